@@ -1,0 +1,1 @@
+//! Dockerfile and context in, image out: plan, cache, execute, export.

@@ -1,0 +1,3 @@
+//! The `rbuild` binary: arguments in, exit code out.
+
+fn main() {}

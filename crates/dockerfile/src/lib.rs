@@ -1,0 +1,1 @@
+//! The Dockerfile language: lines, instructions, expansion, ignore files and lint rules.

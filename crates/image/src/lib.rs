@@ -1,0 +1,1 @@
+//! OCI images as values: digests, references, manifests, configs and their local forms.

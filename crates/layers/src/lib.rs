@@ -1,0 +1,1 @@
+//! Filesystem trees and OCI layers: rootfs access, tar, unpacking, changes, snapshots and the store.

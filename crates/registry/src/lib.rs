@@ -1,0 +1,1 @@
+//! Images on the wire: a distribution client with authentication, retries and verification.

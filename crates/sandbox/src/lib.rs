@@ -1,0 +1,1 @@
+//! One process in one root filesystem, in the strongest isolation this host allows.
