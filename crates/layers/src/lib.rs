@@ -1,1 +1,20 @@
 //! Filesystem trees and OCI layers: rootfs access, tar, unpacking, changes, snapshots and the store.
+
+pub mod apply;
+pub mod change;
+pub mod changes;
+pub mod meta;
+pub mod root;
+pub mod tar;
+pub mod unpack;
+pub mod view;
+pub mod whiteout;
+pub mod xattr;
+
+pub use apply::apply;
+pub use change::{Changes, Content, Entry};
+pub use changes::from_upper;
+pub use meta::{Kind, Meta, Time};
+pub use root::{FileId, Root, RootError};
+pub use unpack::{Limits, Unpacked, read_archive, unpack};
+pub use view::{Follow, Resolved, View};

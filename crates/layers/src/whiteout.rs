@@ -1,0 +1,1 @@
+//! How layers say that something is gone: whiteout names.
