@@ -1,0 +1,162 @@
+//! What a build tells while it runs.
+//!
+//! Events are facts for a renderer, in the order they happen. Times are the renderer's business; durations are
+//! measured here because only the builder knows when work began.
+
+use std::time::Duration;
+
+use rbuild_dockerfile::Diagnostic;
+use serde::{Serialize, Serializer};
+
+/// The number of a step in a build, unique and in plan order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct StepId(pub usize);
+
+/// One thing that happened.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The Dockerfile is lowered; nothing ran yet.
+    PlanReady {
+        /// Names of the stages that will be built, in order.
+        stages: Vec<String>,
+        /// How many steps there are in all.
+        steps: usize,
+    },
+    /// How `RUN` steps will be isolated.
+    Isolation {
+        /// The isolation's name, as `--isolation` takes it.
+        name: String,
+        /// Why this one, or what a stronger one lacked.
+        why: String,
+    },
+    /// A lint finding or another thing worth saying that fails nothing.
+    Warning(Diagnostic),
+    /// A remark without a place in the Dockerfile.
+    Notice {
+        /// One line of text.
+        message: String,
+    },
+    /// A step begins.
+    StepStarted {
+        /// Which step.
+        id: StepId,
+        /// The stage it belongs to.
+        stage: String,
+        /// Its 1-based number within the stage.
+        number: usize,
+        /// How many steps the stage has.
+        total: usize,
+        /// The instruction as it is shown.
+        display: String,
+    },
+    /// A step's process wrote something; not necessarily whole lines.
+    StepOutput {
+        /// Which step.
+        id: StepId,
+        /// Which descriptor.
+        stream: OutputStream,
+        /// The bytes, lossily as text when serialised.
+        #[serde(serialize_with = "lossy")]
+        bytes: Vec<u8>,
+    },
+    /// A step is done.
+    StepFinished {
+        /// Which step.
+        id: StepId,
+        /// Whether its result was taken from the cache.
+        cached: bool,
+        /// How long it took.
+        #[serde(serialize_with = "seconds")]
+        duration: Duration,
+        /// Compressed size of its layer in bytes; `None` when it made none.
+        layer_size: Option<u64>,
+    },
+    /// A step failed; the build ends with the error that tells why.
+    StepFailed {
+        /// Which step.
+        id: StepId,
+        /// The error in one line.
+        message: String,
+        /// How long it took.
+        #[serde(serialize_with = "seconds")]
+        duration: Duration,
+    },
+    /// An image name was resolved to a digest.
+    Resolved {
+        /// The name as written.
+        name: String,
+        /// The manifest's digest.
+        digest: String,
+    },
+    /// Bytes of a base image arrive.
+    Pull(Transfer),
+    /// Bytes of the result leave.
+    Push(Transfer),
+    /// An output was written.
+    Exported {
+        /// The output's type and destination.
+        output: String,
+        /// The manifest's digest, where there is one.
+        digest: Option<String>,
+    },
+    /// The build succeeded.
+    Done {
+        /// The manifest's digest.
+        digest: String,
+        /// Compressed size of all layers in bytes.
+        size: u64,
+        /// How long the build took.
+        #[serde(serialize_with = "seconds")]
+        duration: Duration,
+    },
+}
+
+/// Progress of one blob or manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Transfer {
+    /// The image the transfer belongs to.
+    pub image: String,
+    /// The digest of what moves.
+    pub digest: String,
+    /// Bytes moved so far.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// How it stands.
+    pub state: TransferState,
+}
+
+/// How a transfer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransferState {
+    /// Bytes are moving.
+    Running,
+    /// All bytes moved and were verified.
+    Finished,
+    /// The destination had it.
+    Exists,
+    /// The registry took it from another repository.
+    Mounted,
+}
+
+/// A descriptor a process writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputStream {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
+fn lossy<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}

@@ -1,0 +1,1 @@
+//! What is parsed but cannot be executed yet.

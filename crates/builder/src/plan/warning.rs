@@ -1,0 +1,59 @@
+//! Findings of lint rules that only planning can decide.
+
+use rbuild_dockerfile::{Diagnostic, Dockerfile, Severity, Span, nearest};
+
+/// Says where a finding belongs: the characters and the lines of the instruction.
+pub(super) fn place(diagnostic: Diagnostic, dockerfile: &Dockerfile, span: Span) -> Diagnostic {
+    let diagnostic = if diagnostic.span.is_some() { diagnostic } else { diagnostic.at(span) };
+    match dockerfile.lines(span) {
+        Some((start, end)) if diagnostic.lines.is_none() => diagnostic.on_lines(start, end),
+        _ => diagnostic,
+    }
+}
+
+/// Makes the warning of a rule, unless the rule is switched off for the file or for the instruction.
+pub(super) fn new(
+    dockerfile: &Dockerfile,
+    span: Span,
+    rule: &'static str,
+    message: String,
+) -> Option<Diagnostic> {
+    let is_rule = |name: &str| name.eq_ignore_ascii_case(rule) || name.eq_ignore_ascii_case("all");
+    let check = dockerfile.directives.check.as_ref();
+    let for_file = check.is_some_and(|check| check.skip_all || check.skip.iter().any(|name| is_rule(name)));
+    let comments = dockerfile.node_at(span).map(|node| node.comments.as_slice()).unwrap_or_default();
+    let for_instruction = comments.iter().any(|comment| skipped_by(comment).any(is_rule));
+    if for_file || for_instruction {
+        return None;
+    }
+    let page = kebab_case(rule);
+    let warning = Diagnostic {
+        severity: Severity::Warning,
+        rule: Some(rule),
+        url: Some(format!("https://docs.docker.com/go/dockerfile/rule/{page}/")),
+        ..Diagnostic::error(message)
+    };
+    Some(place(warning, dockerfile, span))
+}
+
+/// ` (did you mean $PATH?)` when a name is near, else nothing.
+pub(super) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>, sigil: &str) -> String {
+    nearest(name, names).map(|near| format!(" (did you mean {sigil}{near}?)")).unwrap_or_default()
+}
+
+/// The rules that a comment above an instruction switches off: `check=skip=A,B`.
+fn skipped_by(comment: &str) -> impl Iterator<Item = &str> {
+    let options = comment.strip_prefix("check=").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    options.split(';').filter_map(|option| option.strip_prefix("skip=")).flat_map(|names| names.split(','))
+}
+
+fn kebab_case(rule: &str) -> String {
+    let mut out = String::new();
+    for (index, c) in rule.chars().enumerate() {
+        if c.is_ascii_uppercase() && index > 0 {
+            out.push('-');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
