@@ -227,3 +227,51 @@ fn is_false(value: &bool) -> bool {
 fn is_zero(value: &i64) -> bool {
     *value == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Raw;
+
+    const FULL: &str = r#"{"created":"2026-01-01T00:00:00Z","author":"me","architecture":"arm","variant":"v7","os":"linux","os.version":"1","os.features":["x"],"config":{"User":"0:0","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Entrypoint":["/e"],"Cmd":["c"],"Volumes":{"/v":{}},"WorkingDir":"/w","Labels":{"a":"1","b":"2"},"StopSignal":"SIGINT","ArgsEscaped":true,"Healthcheck":{"Test":["CMD","t"],"Interval":1,"Timeout":2,"StartPeriod":3,"StartInterval":4,"Retries":5,"Later":6},"OnBuild":["RUN x"],"Shell":["/s"],"Domainname":"d"},"rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],"base":1},"history":[{"created":"2026-01-01T00:00:00Z","created_by":"RUN x","author":"me","comment":"c","empty_layer":true,"id":7}],"docker_version":"20"}"#;
+
+    #[test]
+    fn every_field_survives_in_order() {
+        let raw = Raw::<ImageConfig>::parse(FULL.into()).unwrap();
+        assert_eq!(raw.value().config.healthcheck.as_ref().unwrap().extra["Later"], 6);
+        let again = Raw::from_value(raw.value().clone());
+        assert_eq!(String::from_utf8_lossy(again.bytes()), FULL);
+        assert_eq!(again.digest(), raw.digest());
+    }
+
+    #[test]
+    fn null_and_empty_are_absent() {
+        let check = |config: &str, expect: &str| {
+            let config: ImageConfig = serde_json::from_str(config).unwrap();
+            assert_eq!(serde_json::to_string(&config).unwrap(), expect);
+        };
+        let least = r#"{"architecture":"","os":"","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+        check("{}", least);
+        check(r#"{"config":null,"rootfs":null,"history":null,"author":"","variant":""}"#, least);
+        let nulls = r#"{"config":{"User":null,"Env":null,"Cmd":null,"Entrypoint":null,"Labels":null,"Volumes":null,
+            "ExposedPorts":null,"OnBuild":null,"Shell":null,"Healthcheck":null,"WorkingDir":"","ArgsEscaped":false}}"#;
+        check(nulls, least);
+        check(r#"{"rootfs":{"type":"layers","diff_ids":null}}"#, least);
+    }
+
+    #[test]
+    fn oci_spec_reads_what_we_write() {
+        let config: ImageConfig = serde_json::from_str(FULL).unwrap();
+        let theirs: oci_spec::image::ImageConfiguration =
+            serde_json::from_slice(&serde_json::to_vec(&config).unwrap()).unwrap();
+        assert_eq!(theirs.architecture().to_string(), config.architecture);
+        assert_eq!(theirs.rootfs().diff_ids()[0], config.rootfs.diff_ids[0].to_string());
+        let runtime = theirs.config().as_ref().unwrap();
+        assert_eq!(runtime.env().as_ref(), Some(&config.config.env));
+        assert_eq!(runtime.entrypoint(), &config.config.entrypoint);
+        assert_eq!(runtime.working_dir().as_deref(), Some(config.config.working_dir.as_str()));
+        let history = theirs.history().as_ref().unwrap();
+        assert_eq!(history[0].created_by(), &config.history[0].created_by);
+        assert_eq!(history[0].empty_layer(), Some(true));
+    }
+}

@@ -168,3 +168,77 @@ impl Finished {
         layers.saturating_add(manifest.config.size).saturating_add(self.manifest.bytes().len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    fn layer(media_type: &str) -> Layer {
+        let diff_id = DiffId(Digest::of(b"tar"));
+        Layer { descriptor: Descriptor::of(media_type, b"blob"), diff_id }
+    }
+
+    fn history(created_by: &str) -> History {
+        History { created_by: Some(created_by.to_owned()), ..History::default() }
+    }
+
+    #[test]
+    fn layers_diff_ids_and_history_stay_in_step() {
+        let mut image = Image::scratch(&Platform::new("linux", "amd64"));
+        assert_eq!(image.chain_id(), None);
+        image.append(layer(media_type::OCI_LAYER_GZIP), history("COPY a b"));
+        image.append_empty(history("ENV A=b"));
+        image.append(layer(media_type::OCI_LAYER), history("RUN c"));
+        assert_eq!((image.layers.len(), image.config.rootfs.diff_ids.len()), (2, 2));
+        let empty: Vec<bool> = image.config.history.iter().map(|step| step.empty_layer).collect();
+        assert_eq!(empty, [false, true, false]);
+        assert_eq!(image.chain_id(), ChainId::of(&[image.chain()[0].diff_id, image.chain()[1].diff_id]));
+        let finished = image.finish(&BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+        let again = Image::from_parts(finished.manifest.into_value(), finished.config.into_value());
+        assert_eq!(again, Ok(image));
+    }
+
+    #[test]
+    fn media_types_follow_the_family() {
+        let mut image = Image::scratch(&Platform::new("linux", "amd64"));
+        image.append(layer(media_type::DOCKER_LAYER_GZIP), history(""));
+        image.append(layer(media_type::OCI_LAYER_ZSTD), history(""));
+        let types = |finished: &Finished| {
+            let manifest = finished.manifest.value().clone();
+            let layers = manifest.layers.into_iter().map(|layer| layer.media_type);
+            layers.chain([manifest.config.media_type]).chain(manifest.media_type).collect::<Vec<_>>()
+        };
+        use media_type::*;
+        assert_eq!(
+            types(&image.finish(&BTreeMap::new())),
+            [OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_CONFIG, OCI_MANIFEST]
+        );
+        assert_eq!(
+            types(&image.finish_docker()),
+            [DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_CONFIG, DOCKER_MANIFEST]
+        );
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let mut image = Image::scratch(&Platform::new("linux", "amd64"));
+        image.append(layer(media_type::OCI_LAYER), history(""));
+        let finished = image.finish(&BTreeMap::new());
+        let check = |change: &dyn Fn(&mut Manifest), expect: &str| {
+            let mut manifest = finished.manifest.value().clone();
+            change(&mut manifest);
+            let error = Image::from_parts(manifest, image.config.clone()).unwrap_err();
+            assert_eq!(error.to_string(), expect);
+        };
+        check(&|manifest| manifest.layers.clear(), "manifest lists 0 layers and its config 1");
+        check(
+            &|manifest| manifest.layers[0].media_type = "text/plain".to_owned(),
+            "layer 0 has the media type \"text/plain\", which is not a layer that can be read",
+        );
+        check(
+            &|manifest| manifest.config.media_type = media_type::OCI_EMPTY.to_owned(),
+            "config has the media type \"application/vnd.oci.empty.v1+json\": this is not an image",
+        );
+    }
+}

@@ -380,3 +380,86 @@ where
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LAYER: &str = r#"{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0,"urls":["u"],"annotations":{"a":"b"},"platform":{"architecture":"arm","os":"linux","os.version":"1","os.features":["f"],"variant":"v7"},"artifactType":"t","data":"eA=="}"#;
+
+    #[test]
+    fn manifests_survive_in_order() {
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","artifactType":"t","config":{LAYER},"layers":[{LAYER}],"subject":{LAYER},"annotations":{{"x":"y"}},"later":1}}"#,
+            media_type::OCI_MANIFEST
+        );
+        let raw = Raw::<Manifest>::parse(text.clone().into()).unwrap();
+        assert_eq!(raw.bytes(), text.as_bytes());
+        assert_eq!(String::from_utf8_lossy(Raw::from_value(raw.value().clone()).bytes()), text);
+        let theirs: oci_spec::image::ImageManifest = serde_json::from_str(&text).unwrap();
+        assert_eq!(theirs.layers()[0].digest().to_string(), raw.value().layers[0].digest.to_string());
+        assert_eq!(theirs.config().size(), raw.value().config.size);
+    }
+
+    #[test]
+    fn the_kind_is_certain_or_refused() {
+        let config = LAYER;
+        let check = |media_type: &str, text: String, expect: Result<&str, &str>| {
+            let got = ManifestOrIndex::parse(media_type, text.clone().into());
+            let got = got.map(|document| document.media_type().to_owned()).map_err(|error| error.to_string());
+            assert_eq!(got, expect.map(str::to_owned).map_err(str::to_owned), "{media_type} {text}");
+        };
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{config},"layers":null}}"#);
+        let index = r#"{"schemaVersion":2,"manifests":null}"#.to_owned();
+        let says = |media_type: &str| {
+            format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{config},"layers":[]}}"#)
+        };
+        check("", manifest.clone(), Ok(media_type::OCI_MANIFEST));
+        check("text/plain", manifest.clone(), Ok(media_type::OCI_MANIFEST));
+        check(
+            media_type::DOCKER_MANIFEST,
+            says(media_type::DOCKER_MANIFEST),
+            Ok(media_type::DOCKER_MANIFEST),
+        );
+        check("", says(media_type::DOCKER_MANIFEST), Ok(media_type::DOCKER_MANIFEST));
+        check(media_type::OCI_INDEX, index.clone(), Ok(media_type::OCI_INDEX));
+        check(media_type::OCI_MANIFEST, index, Err("cannot read manifest"));
+        check("", r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(), Ok(media_type::OCI_INDEX));
+        check(
+            media_type::OCI_INDEX,
+            says(media_type::OCI_MANIFEST),
+            Err(
+                r#"document delivered as "application/vnd.oci.image.index.v1+json" says it is "application/vnd.oci.image.manifest.v1+json""#,
+            ),
+        );
+        let both = r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#.to_owned();
+        check(media_type::OCI_INDEX, both, Err("document has both layers and manifests"));
+        let old = r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned();
+        check("", old, Err("manifest has schema version 1, only version 2 is supported"));
+        check(
+            "",
+            r#"{"schemaVersion":2}"#.to_owned(),
+            Err("media type \"\" is neither an image manifest nor an index"),
+        );
+        check(
+            "",
+            says("text/plain"),
+            Err("media type \"text/plain\" is neither an image manifest nor an index"),
+        );
+        check("", "[".to_owned(), Err("cannot read manifest"));
+        let large = format!("{manifest}{}", " ".repeat(MAX_DOCUMENT));
+        check(
+            "",
+            large.clone(),
+            Err(&format!("manifest of {} bytes is larger than 4194304 bytes", large.len())),
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(bytes: Vec<u8>) {
+            let _ = ManifestOrIndex::parse("", bytes.into());
+        }
+    }
+}
