@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod change;
 pub mod changes;
+mod directory;
 pub mod meta;
 pub mod root;
 pub mod tar;
