@@ -3,19 +3,26 @@
 pub mod apply;
 pub mod change;
 pub mod changes;
-mod directory;
+pub mod compress;
 pub mod meta;
 pub mod root;
+pub mod snapshot;
+pub mod store;
 pub mod tar;
 pub mod unpack;
 pub mod view;
 pub mod whiteout;
+pub mod writer;
 pub mod xattr;
 
 pub use apply::apply;
 pub use change::{Changes, Content, Entry};
 pub use changes::from_upper;
+pub use compress::{Compression, CompressionError, Encoding};
 pub use meta::{Kind, Meta, Time};
 pub use root::{FileId, Root, RootError};
+pub use snapshot::{Active, MountPoint, Overlay, SnapshotError, Snapshotter};
+pub use store::{BlobWriter, Scratch, Store, StoreDirError};
 pub use unpack::{Limits, Unpacked, read_archive, unpack};
 pub use view::{Follow, Resolved, View};
+pub use writer::{LayerError, LayerOptions, write_layer};

@@ -1,0 +1,238 @@
+use std::io::{Cursor, Read, Write};
+use std::num::NonZeroUsize;
+
+use rbuild_image::Digest;
+
+use super::*;
+
+fn threads(count: usize) -> Option<NonZeroUsize> {
+    NonZeroUsize::new(count)
+}
+
+/// Text-like, zero and incompressible stretches; 3 MiB and a bit, so that members are cut inside of each.
+fn sample(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..length)
+        .map(|at| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            match (at >> 19) % 3 {
+                0 => b"the quick brown fox"[(state % 19) as usize],
+                1 => 0,
+                _ => (state >> 32) as u8,
+            }
+        })
+        .collect()
+}
+
+fn packed(encoding: &Encoding, bytes: &[u8], cut: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    compress(encoding, &mut out, |sink| bytes.chunks(cut.max(1)).try_for_each(|chunk| sink.write_all(chunk)))
+        .unwrap();
+    out
+}
+
+fn unpacked(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    decompress_with(Cursor::new(bytes.to_vec()), threads(2).unwrap())?.read_to_end(&mut out)?;
+    Ok(out)
+}
+
+fn encoding(compression: Compression) -> Encoding {
+    Encoding::new(compression, None, threads(2)).unwrap()
+}
+
+#[test]
+fn same_bytes_for_any_thread_count_and_cut() {
+    let bytes = sample(3 * MEMBER_INPUT + 12345);
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let of = |count, cut| packed(&Encoding::new(compression, None, threads(count)).unwrap(), &bytes, cut);
+        let one = of(1, 4096);
+        assert_eq!(unpacked(&one).unwrap(), bytes, "{compression}");
+        for (count, cut) in [(1, bytes.len()), (2, 4097), (7, 100_000), (16, 512)] {
+            assert!(of(count, cut) == one, "{compression} with {count} threads");
+        }
+    }
+}
+
+#[test]
+fn golden_digests() {
+    // A change here changes every layer that users rebuild: bump the cache key version and say so.
+    let digest = |compression, level| {
+        let encoding = Encoding::new(compression, level, threads(2)).unwrap();
+        Digest::of(&packed(&encoding, &sample(2 * MEMBER_INPUT + 7), 65536)).to_string()
+    };
+    let expect = [
+        (Compression::Gzip, None, "sha256:8a14b796f121868dd55c4d6e8de46aef4c60e632a93d3767370b36220d8e0617"),
+        (
+            Compression::Gzip,
+            Some(1),
+            "sha256:0e1db2cfbc787562634b3f33a441602dbbc25702fb63b9059419ca2454fd1444",
+        ),
+        (
+            Compression::Gzip,
+            Some(9),
+            "sha256:45b31d5d02df53d7b73723d1150889e65fdb75af1a576732910bb6f6669b1063",
+        ),
+        (Compression::Zstd, None, "sha256:ed9080736e5292731067292618ada0f80de0b5bb258294d7179747fff6f849d0"),
+    ];
+    assert_eq!(expect.map(|(compression, level, _)| digest(compression, level)), expect.map(|case| case.2));
+}
+
+#[test]
+fn sizes_at_member_borders() {
+    for length in [0, 1, MEMBER_INPUT - 1, MEMBER_INPUT, MEMBER_INPUT + 1, 2 * MEMBER_INPUT] {
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let bytes = sample(length);
+            let stored = packed(&encoding(compression), &bytes, 1 << 16);
+            assert!(unpacked(&stored).unwrap() == bytes, "{compression} of {length}");
+        }
+    }
+}
+
+#[test]
+fn empty_input_is_one_empty_member() {
+    let stored = packed(&encoding(Compression::Gzip), b"", 1);
+    assert_eq!(member::announced_length(&stored[..20]), Some(stored.len()));
+    let mut out = Vec::new();
+    flate2::read::GzDecoder::new(&stored[..]).read_to_end(&mut out).unwrap();
+    assert!(out.is_empty());
+}
+
+#[test]
+fn incompressible_input_hardly_grows() {
+    let bytes: Vec<u8> = sample(6 << 19)[2 << 19..3 << 19].to_vec();
+    let stored = packed(&encoding(Compression::Gzip), &bytes, 1 << 16);
+    assert!(stored.len() < bytes.len() + 200, "{} of {}", stored.len(), bytes.len());
+}
+
+#[test]
+fn other_readers_see_plain_gzip() {
+    let bytes = sample(2 * MEMBER_INPUT + 99);
+    let stored = packed(&encoding(Compression::Gzip), &bytes, 1 << 16);
+    let mut out = Vec::new();
+    flate2::read::MultiGzDecoder::new(&stored[..]).read_to_end(&mut out).unwrap();
+    assert!(out == bytes);
+}
+
+#[test]
+fn foreign_members_are_streamed() {
+    let mut foreign = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    foreign.write_all(b"foreign").unwrap();
+    let foreign = foreign.finish().unwrap();
+    let ours = packed(&encoding(Compression::Gzip), b"ours", 1);
+    let check = |parts: &[&[u8]], expect: &[u8]| assert_eq!(unpacked(&parts.concat()).unwrap(), expect);
+    check(&[&foreign], b"foreign");
+    check(&[&foreign, &foreign], b"foreignforeign");
+    check(&[&ours, &foreign, &ours], b"oursforeignours");
+    check(&[&foreign, &ours], b"foreignours");
+    assert!(unpacked(&[&foreign[..], b"x"].concat()).is_err());
+    assert!(unpacked(&[&foreign[..], &[0; 40]].concat()).is_err());
+    for cut in 2..foreign.len() {
+        assert!(unpacked(&foreign[..cut]).is_err(), "cut at {cut}");
+        assert!(unpacked(&[&ours[..], &foreign[..cut]].concat()).is_err(), "second cut at {cut}");
+    }
+}
+
+#[test]
+fn truncated_streams_are_refused() {
+    let bytes = sample(MEMBER_INPUT + 5000);
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let stored = packed(&encoding(compression), &bytes, 1 << 16);
+        let second = member::announced_length(&stored[..20]).unwrap_or(10);
+        let near = [4, 5, 19, 20, 21, 1000, second - 1, second + 1, second + 19, second + 21];
+        for cut in near.into_iter().chain([stored.len() - 1]).filter(|cut| *cut < stored.len()) {
+            assert!(unpacked(&stored[..cut]).is_err(), "{compression} cut at {cut} of {}", stored.len());
+        }
+        assert!(unpacked(&[&stored[..], b"garbage"].concat()).is_err(), "{compression} with garbage");
+    }
+}
+
+#[test]
+fn every_flipped_byte_of_a_member_is_refused_or_harmless() {
+    let bytes = b"some content that is not long, not long".repeat(3);
+    let stored = packed(&encoding(Compression::Gzip), &bytes, 1 << 16);
+    for at in 2..stored.len() {
+        let mut flipped = stored.clone();
+        flipped[at] ^= 0x11;
+        // Header fields that gzip itself ignores (time, system) do not change the content.
+        if let Ok(out) = unpacked(&flipped) {
+            assert_eq!(out, bytes, "flip at {at}");
+            assert!(at < 20, "flip at {at} of the data went unnoticed");
+        }
+    }
+}
+
+#[test]
+fn hidden_bytes_between_stream_and_trailer_are_refused() {
+    let mut stored = packed(&encoding(Compression::Gzip), b"seen", 1);
+    let trailer = stored.split_off(stored.len() - 8);
+    stored.extend_from_slice(&trailer);
+    stored.extend_from_slice(b"hidden");
+    stored.extend_from_slice(&trailer);
+    let length = u32::try_from(stored.len()).unwrap();
+    stored[16..20].copy_from_slice(&length.to_le_bytes());
+    assert!(unpacked(&stored).is_err());
+}
+
+#[test]
+fn plain_and_short_streams_pass() {
+    for bytes in [&b""[..], b"a", b"abc", b"abcdefgh"] {
+        assert_eq!(unpacked(bytes).unwrap(), bytes);
+    }
+    assert!(unpacked(GZIP_MAGIC).is_err());
+}
+
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+
+#[test]
+fn failed_readers_stay_failed() {
+    let mut stored = packed(&encoding(Compression::Gzip), b"content", 1);
+    stored.truncate(stored.len() - 1);
+    let mut reader = decompress(Cursor::new(stored)).unwrap();
+    let mut buffer = [0; 16];
+    assert!(reader.read(&mut buffer).is_err());
+    assert!(reader.read(&mut buffer).is_err());
+}
+
+#[test]
+fn errors_of_both_ends_are_reported() {
+    struct Full(usize);
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let bytes = sample(20 * MEMBER_INPUT);
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let error =
+            compress(&encoding(compression), &mut Full(1), |sink| sink.write_all(&bytes)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{compression}");
+        let failed: io::Result<()> = compress(&encoding(compression), &mut io::sink(), |sink| {
+            sink.write_all(b"begun")?;
+            Err(io::ErrorKind::InvalidInput.into())
+        });
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::InvalidInput, "{compression}");
+    }
+}
+
+#[test]
+fn levels_are_checked() {
+    let check = |compression, level, ok| {
+        assert_eq!(Encoding::new(compression, Some(level), None).is_ok(), ok, "{compression} {level}");
+    };
+    check(Compression::Gzip, 0, true);
+    check(Compression::Gzip, 9, true);
+    check(Compression::Gzip, 10, false);
+    check(Compression::Zstd, 0, false);
+    check(Compression::Zstd, 22, true);
+    check(Compression::Zstd, 23, false);
+    check(Compression::None, 1, false);
+    assert_eq!("gzip".parse(), Ok(Compression::Gzip));
+    assert_eq!("estargz".parse::<Compression>(), Err(CompressionError::Unknown("estargz".into())));
+}

@@ -1,0 +1,281 @@
+//! The work directory: blobs, snapshots, cache entries and scratch space, shared by any number of processes.
+//!
+//! ```text
+//! oci-layout, index.json, blobs/sha256/   an OCI image layout that other tools read
+//! snapshots/                              unpacked layers (crate::snapshot)
+//! cache/                                  small files by key
+//! mounts/                                 what cache mounts keep between builds
+//! tmp/                                    files and directories being made; the maker holds a flock on each
+//! locks/                                  one file per snapshot being unpacked
+//! lock                                    flock: shared by users, exclusive for garbage collection
+//! ```
+//!
+//! Nothing appears under its final name before it is whole: blobs and cache entries are written into `tmp/`,
+//! synced and renamed. There is no database and no daemon.
+
+mod blob;
+mod images;
+mod remove;
+mod scratch;
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_image::layout::LayoutError;
+use rbuild_image::{Digest, Layout, VerifyError};
+
+pub use blob::BlobWriter;
+pub use scratch::Scratch;
+
+/// Cache entries above this size are not read: 64 MiB.
+const MAX_CACHE_ENTRY: u64 = 64 << 20;
+const DIRECTORIES: [&str; 5] = ["snapshots", "cache", "mounts", "tmp", "locks"];
+
+/// Why the work directory could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreDirError {
+    /// A file or directory of the store could not be read or written.
+    #[error("cannot {operation} `{}`", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no such blob.
+    #[error("the store has no blob {0}")]
+    Missing(Digest),
+    /// A blob is not what its name says; pulling the image again, or building without the cache, replaces it.
+    #[error("blob {digest} in the store is corrupt")]
+    Corrupt {
+        /// The digest it is stored under.
+        digest: Digest,
+        /// What was found.
+        source: Box<VerifyError>,
+    },
+    /// A blob was about to be stored that is not the expected one.
+    #[error("blob is not the expected one")]
+    Unexpected(#[source] Box<VerifyError>),
+    /// A blob or cache entry is longer than the caller reads.
+    #[error("`{}` is longer than {limit} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A cache key is not a relative path of plain names.
+    #[error("`{0}` cannot be a cache key")]
+    Key(String),
+    /// The environment does not say where the store is.
+    #[error("no place for the store: set RBUILD_ROOT, XDG_DATA_HOME or HOME")]
+    NoPlace,
+    /// The directory cannot be an OCI image layout.
+    #[error(transparent)]
+    Layout(#[from] Box<LayoutError>),
+}
+
+/// Makes the closure that `map_err` wants for a failed system call.
+fn failed<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreDirError + 'a {
+    move |source| StoreDirError::Io { operation, path: path.to_owned(), source }
+}
+
+/// The work directory, open. Clones share it; as long as one lives, no garbage collection runs.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    layout: Layout,
+    /// Holds the flock of the whole directory.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store at `path`, making what is missing, and removes what dead processes left in `tmp/`.
+    ///
+    /// Waits while another process collects garbage. A directory made here has mode 0700.
+    ///
+    /// # Errors
+    /// The directory cannot be made, written or locked.
+    pub fn open(path: &Path) -> Result<Self, StoreDirError> {
+        let (path, lock) = prepare(path)?;
+        if lock.try_lock().is_ok() {
+            scratch::sweep(&path)?;
+        }
+        // On Linux this turns an exclusive flock into a shared one.
+        lock.lock_shared().map_err(failed("lock", &path))?;
+        Self::opened(path, lock)
+    }
+
+    /// Opens the store for garbage collection; `None` while any process uses it.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_exclusive(path: &Path) -> Result<Option<Self>, StoreDirError> {
+        let (path, lock) = prepare(path)?;
+        match lock.try_lock() {
+            Ok(()) => Self::opened(path, lock).map(Some),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        }
+    }
+
+    /// Opens the store at `$RBUILD_ROOT`, or else at `/var/lib/rbuild` for root and at
+    /// `$XDG_DATA_HOME/rbuild` (`$HOME/.local/share/rbuild`) for others.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`StoreDirError::NoPlace`] when none of the variables is set.
+    pub fn from_env() -> Result<Self, StoreDirError> {
+        #[expect(clippy::disallowed_methods, reason = "a constructor named from_env")]
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(path) = variable("RBUILD_ROOT") {
+            return Self::open(&path);
+        }
+        if rustix::process::geteuid().is_root() {
+            return Self::open(Path::new("/var/lib/rbuild"));
+        }
+        // The XDG specification says to ignore relative paths.
+        let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
+        let data = data.or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+        Self::open(&data.ok_or(StoreDirError::NoPlace)?.join("rbuild"))
+    }
+
+    fn opened(path: PathBuf, lock: File) -> Result<Self, StoreDirError> {
+        for name in DIRECTORIES {
+            make_directory(&path.join(name))?;
+        }
+        scratch::reclaim(&path.join("tmp"))?;
+        // Two at once could both find no index.json, and the second would empty what the first has listed.
+        let creating = lock_file(&path, "layout")?;
+        let layout = Layout::create(&path).map_err(Box::new)?;
+        drop(creating);
+        Ok(Self { shared: Arc::new(Shared { path, layout, _lock: lock }) })
+    }
+
+    /// Returns the directory, absolute and without symbolic links.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Returns the same directory as an OCI image layout.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.shared.layout
+    }
+
+    /// Returns where cache mounts are kept.
+    #[must_use]
+    pub fn mounts_path(&self) -> PathBuf {
+        self.path().join("mounts")
+    }
+
+    pub(crate) fn snapshots_path(&self) -> PathBuf {
+        self.path().join("snapshots")
+    }
+
+    fn tmp_path(&self) -> PathBuf {
+        self.path().join("tmp")
+    }
+
+    /// Makes an empty private directory on the store's file system.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn scratch(&self) -> Result<Scratch, StoreDirError> {
+        Scratch::new(self)
+    }
+
+    /// Waits for, and takes, the lock of that name; dropping the file gives it back.
+    pub(crate) fn lock(&self, name: &str) -> Result<File, StoreDirError> {
+        lock_file(self.path(), name)
+    }
+
+    /// Reads the cache entry `key`; `None` when there is none. The content is as it was put, but callers must
+    /// not trust it further than the disk.
+    ///
+    /// # Errors
+    /// `key` is not a relative path of names made of `A-Za-z0-9._-` that do not begin with a dot; the entry
+    /// cannot be read or is longer than 64 MiB.
+    pub fn cache_get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreDirError> {
+        let path = self.cache_path(key)?;
+        match File::open(&path) {
+            Ok(file) => read_bounded(file, &path, MAX_CACHE_ENTRY).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("open", &path)(error)),
+        }
+    }
+
+    /// Writes the cache entry `key`, atomically: readers see the old value or the new one.
+    ///
+    /// # Errors
+    /// As [`Store::cache_get`]; the file cannot be written.
+    pub fn cache_put(&self, key: &str, value: &[u8]) -> Result<(), StoreDirError> {
+        let path = self.cache_path(key)?;
+        if let Some(parent) = path.parent() {
+            make_directory(parent)?;
+        }
+        let mut file = scratch::temporary_file(&self.tmp_path())?;
+        file.write_all(value).map_err(failed("write", file.path()))?;
+        blob::persist(file, &path)
+    }
+
+    fn cache_path(&self, key: &str) -> Result<PathBuf, StoreDirError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let sound = |name: &str| {
+            !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.bytes().all(plain)
+        };
+        if !key.split('/').all(sound) {
+            return Err(StoreDirError::Key(key.to_owned()));
+        }
+        Ok(self.path().join("cache").join(key))
+    }
+}
+
+/// Makes the directory itself and opens its lock file.
+fn prepare(path: &Path) -> Result<(PathBuf, File), StoreDirError> {
+    make_directory(path)?;
+    let path = fs::canonicalize(path).map_err(failed("resolve", path))?;
+    // A volume may come with any mode and belong to somebody else: then its owner decides who gets in.
+    match fs::set_permissions(&path, Permissions::from_mode(0o700)) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            return Err(failed("restrict", &path)(error));
+        }
+        _ => {}
+    }
+    let lock = path.join("lock");
+    let file = File::options().create(true).append(true).open(&lock).map_err(failed("open", &lock))?;
+    Ok((path, file))
+}
+
+fn lock_file(store: &Path, name: &str) -> Result<File, StoreDirError> {
+    let path = store.join("locks").join(name);
+    let file = File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
+    file.lock().map_err(failed("lock", &path))?;
+    Ok(file)
+}
+
+fn make_directory(path: &Path) -> Result<(), StoreDirError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make directory", path))
+}
+
+fn read_bounded(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, StoreDirError> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+        return Err(StoreDirError::TooLong { path: path.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
