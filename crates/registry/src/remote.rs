@@ -1,0 +1,221 @@
+//! One repository of one registry, as a source and a sink of images.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use rbuild_image::{Content, Descriptor, Digest, Reference, Resolved, Sink, Source, StoreError};
+use reqwest::{Response, StatusCode};
+use url::Url;
+
+use crate::client::Client;
+use crate::download::RemoteContent;
+use crate::error::Error;
+use crate::exchange::{Fetched, Request};
+use crate::scope::Scopes;
+use crate::token::{Access, Authenticator};
+
+/// A repository of a registry, made by [`Client::remote`]. Cheap to clone.
+///
+/// As a [`Source`] it asks for one manifest per name and streams blobs, taking up broken streams where they broke. As a
+/// [`Sink`] it leaves the verification of blobs to the registry, which the distribution specification obliges to it.
+#[derive(Clone)]
+pub struct Remote {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    name: Reference,
+    authenticator: Option<Arc<Authenticator>>,
+    /// Upload sessions that registries opened instead of mounting a blob.
+    sessions: Mutex<BTreeMap<Digest, Url>>,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Remote").field(&self.shared.name).finish()
+    }
+}
+
+impl Remote {
+    pub(crate) fn new(client: Client, name: Reference, authenticator: Option<Arc<Authenticator>>) -> Self {
+        Self { shared: Arc::new(Shared { client, name, authenticator, sessions: Mutex::default() }) }
+    }
+
+    /// The client this repository is spoken to through.
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// The name this was made for.
+    pub fn name(&self) -> &Reference {
+        &self.shared.name
+    }
+
+    pub(crate) fn repository(&self) -> &str {
+        self.shared.name.repository()
+    }
+
+    pub(crate) fn authenticator(&self) -> Result<&Authenticator, Error> {
+        let known = self.shared.authenticator.as_deref();
+        known.ok_or_else(|| Error::RegistryName(self.shared.name.registry().to_owned()))
+    }
+
+    /// A URL below the repository: `path` is `manifests/latest`, `blobs/uploads/`.
+    pub(crate) fn url(&self, path: &str) -> Result<Url, Error> {
+        let joined = self.authenticator()?.base().join(&format!("v2/{}/{path}", self.repository()));
+        joined.map_err(|_| Error::RegistryName(self.shared.name.registry().to_owned()))
+    }
+
+    pub(crate) fn pull_scopes(&self) -> Scopes {
+        Scopes::pull(self.repository())
+    }
+
+    pub(crate) fn push_scopes(&self) -> Scopes {
+        Scopes::push(self.repository())
+    }
+
+    fn access<'a>(&'a self, scopes: &'a Scopes) -> Access<'a> {
+        Access { repository: self.repository(), scopes }
+    }
+
+    pub(crate) async fn attempt(&self, request: &Request, scopes: &Scopes) -> Result<Response, Error> {
+        self.client().attempt(request, self.authenticator()?, self.access(scopes)).await
+    }
+
+    pub(crate) async fn send(&self, request: &Request, scopes: &Scopes) -> Result<Response, Error> {
+        self.client().send(request, self.authenticator()?, self.access(scopes)).await
+    }
+
+    pub(crate) async fn fetch(
+        &self,
+        request: &Request,
+        scopes: &Scopes,
+        limit: u64,
+    ) -> Result<Fetched, Error> {
+        self.client().fetch(request, self.authenticator()?, self.access(scopes), limit).await
+    }
+
+    pub(crate) fn keep_session(&self, digest: Digest, location: Url) {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, location);
+    }
+
+    pub(crate) fn take_session(&self, digest: &Digest) -> Option<Url> {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(digest)
+    }
+
+    fn check_repository(&self, name: &Reference) -> Result<(), Error> {
+        let own = &self.shared.name;
+        if (own.registry(), own.repository()) == (name.registry(), name.repository()) {
+            return Ok(());
+        }
+        let repository = format!("{}/{}", own.registry(), own.repository());
+        Err(Error::OtherRepository { name: name.to_string(), repository })
+    }
+
+    async fn resolve_name(&self, name: &Reference) -> Result<Resolved, Error> {
+        self.check_repository(name)?;
+        self.get_manifest(name).await
+    }
+
+    async fn put_tag(&self, descriptor: &Descriptor, bytes: Bytes, name: &Reference) -> Result<(), Error> {
+        self.check_repository(name)?;
+        self.put_manifest(descriptor, bytes, name.tag().unwrap_or("latest")).await
+    }
+}
+
+impl Source for Remote {
+    fn resolve<'a>(&'a self, name: &'a Reference) -> BoxFuture<'a, Result<Resolved, StoreError>> {
+        Box::pin(async move {
+            let resolved = self.resolve_name(name).await;
+            resolved.map_err(|error| error.into_store(format!("cannot resolve {name}")))
+        })
+    }
+
+    fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Bytes, StoreError>> {
+        Box::pin(async move {
+            let fetched = self.get_document(descriptor).await;
+            fetched.map_err(|error| error.into_store(self.doing("fetch", descriptor)))
+        })
+    }
+
+    /// Never fails: a missing blob is found out when the content is opened.
+    fn content<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+    ) -> BoxFuture<'a, Result<Arc<dyn Content>, StoreError>> {
+        let content: Arc<dyn Content> = Arc::new(RemoteContent::new(self.clone(), descriptor));
+        Box::pin(async move { Ok(content) })
+    }
+
+    fn origin(&self) -> Option<Reference> {
+        Some(self.shared.name.clone())
+    }
+}
+
+impl Sink for Remote {
+    fn exists<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            match self.head(descriptor).await {
+                Ok(()) => Ok(true),
+                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
+                Err(error) => Err(error.into_store(self.doing("look for", descriptor))),
+            }
+        })
+    }
+
+    fn push<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        content: Arc<dyn Content>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let uploaded = self.upload(descriptor, content).await;
+            uploaded.map_err(|error| error.into_store(self.doing("push", descriptor)))
+        })
+    }
+
+    fn push_manifest<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        bytes: Bytes,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let put = self.put_manifest(descriptor, bytes, &descriptor.digest.to_string()).await;
+            put.map_err(|error| error.into_store(self.doing("push", descriptor)))
+        })
+    }
+
+    fn mount<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        from: &'a Reference,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let mounted = self.mount_from(descriptor, from).await;
+            mounted.map_err(|error| error.into_store(self.doing("mount", descriptor)))
+        })
+    }
+
+    fn tag<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        bytes: Bytes,
+        name: &'a Reference,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let tagged = self.put_tag(descriptor, bytes, name).await;
+            tagged.map_err(|error| error.into_store(format!("cannot tag {name}")))
+        })
+    }
+}
+
+impl Remote {
+    fn doing(&self, verb: &str, descriptor: &Descriptor) -> String {
+        let name = &self.shared.name;
+        format!("cannot {verb} {} in {}/{}", descriptor.digest, name.registry(), name.repository())
+    }
+}

@@ -1,0 +1,150 @@
+//! TLS set up by hand: the process-wide default provider belongs to the embedding program.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::hosts::Transport;
+
+/// A reason why no TLS configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file of a certificate authority cannot be read, or holds no PEM.
+    #[error("cannot read certificates from {}", path.display())]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The cryptography of this build does not do.
+    #[error("cannot configure TLS")]
+    Provider(#[from] rustls::Error),
+}
+
+/// Makes the configuration for one kind of transport. Reads the system's certificates: a few milliseconds.
+pub(crate) fn config(transport: &Transport) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let mut config = match transport {
+        Transport::Plain => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+        Transport::Verified { ca } => {
+            let mut roots = system_roots();
+            if let Some(path) = ca {
+                add_file(&mut roots, path)?;
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+        Transport::Unverified => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TrustEverybody(provider)))
+            .with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The roots the system trusts. Those compiled in serve only a system that has none, such as a `FROM scratch` container:
+/// behind a proxy with a private authority the system's are the only right ones.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    }
+    roots
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
+    let failed = |source| TlsError::Ca { path: path.to_owned(), source };
+    let invalid = |error: pem::Error| match error {
+        pem::Error::Io(source) => failed(source),
+        other => failed(io::Error::new(io::ErrorKind::InvalidData, other)),
+    };
+    let before = roots.len();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(invalid)? {
+        let certificate = certificate.map_err(invalid)?;
+        roots.add(certificate).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    }
+    if roots.len() == before {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "no PEM certificate in it")));
+    }
+    Ok(())
+}
+
+/// Accepts any certificate, but only from who holds its key.
+#[derive(Debug)]
+struct TrustEverybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TrustEverybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transport_configures_without_a_process_default() {
+        for transport in [Transport::Plain, Transport::Verified { ca: None }, Transport::Unverified] {
+            config(&transport).unwrap();
+        }
+        assert!(CryptoProvider::get_default().is_none());
+    }
+
+    #[test]
+    fn certificate_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        let check = |expect: &str| {
+            let error = config(&Transport::Verified { ca: Some(path.clone()) }).unwrap_err();
+            let TlsError::Ca { source, .. } = &error else { panic!("{error}") };
+            assert!(source.to_string().contains(expect), "{source}");
+        };
+        check("No such file");
+        std::fs::write(&path, "not PEM").unwrap();
+        check("no PEM certificate");
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        check("");
+    }
+}
