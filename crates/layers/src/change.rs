@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::meta::Meta;
-use crate::root::{Root, RootError};
+use crate::root::{Root, RootError, normal};
 use crate::view::View;
 
 /// What a layer says of one path.
@@ -97,17 +98,85 @@ impl Content {
     /// # Errors
     /// The file is gone, is not a regular file any more, or cannot be read.
     pub fn open(&self) -> Result<ContentReader, RootError> {
-        unimplemented!()
+        let source = match self {
+            Self::None => Source::Bytes(Bytes::new()),
+            Self::Bytes(bytes) => Source::Bytes(bytes.clone()),
+            Self::Path { root, path } => {
+                let open = match (path.parent(), path.file_name()) {
+                    (Some(parent), Some(name)) => {
+                        root.exact(parent).and_then(|directory| directory.open_file(name))
+                    }
+                    _ => Err(rustix::io::Errno::ISDIR),
+                };
+                Source::File(open.map_err(RootError::at("open", path))?)
+            }
+            Self::Range { file, offset, length } => {
+                let whole = Segment { position: 0, offset: *offset, length: *length };
+                Source::Segments { file: Arc::clone(file), segments: Arc::new([whole]), length: *length }
+            }
+            Self::Sparse { file, segments, length } => {
+                Source::Segments { file: Arc::clone(file), segments: Arc::clone(segments), length: *length }
+            }
+        };
+        Ok(ContentReader { source, position: 0, next: 0 })
     }
 }
 
 /// The bytes of a [`Content`].
 #[derive(Debug)]
-pub struct ContentReader {}
+pub struct ContentReader {
+    source: Source,
+    position: u64,
+    /// The first segment that does not end before `position`.
+    next: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Bytes(Bytes),
+    File(File),
+    Segments { file: Arc<File>, segments: Arc<[Segment]>, length: u64 },
+}
 
 impl Read for ContentReader {
-    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
-        unimplemented!()
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (file, segments, length) = match &mut self.source {
+            Source::Bytes(bytes) => {
+                let count = bytes.len().min(buffer.len());
+                bytes.split_to(count).as_ref().read_exact(buffer.get_mut(..count).unwrap_or_default())?;
+                return Ok(count);
+            }
+            Source::File(file) => return file.read(buffer),
+            Source::Segments { file, segments, length } => (file, segments, *length),
+        };
+        while let Some(segment) = segments.get(self.next) {
+            if self.position < segment.position.saturating_add(segment.length) {
+                break;
+            }
+            self.next += 1;
+        }
+        let (hole_end, data) = match segments.get(self.next) {
+            Some(segment) if segment.position <= self.position => (self.position, Some(segment)),
+            Some(segment) => (segment.position.min(length), None),
+            None => (length, None),
+        };
+        let count = if let Some(segment) = data {
+            let inside = self.position - segment.position;
+            let part = buffer.len().min(usize::try_from(segment.length - inside).unwrap_or(usize::MAX));
+            let part = buffer.get_mut(..part).unwrap_or_default();
+            let count = file.read_at(part, segment.offset.saturating_add(inside))?;
+            if count == 0 && !part.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            count
+        } else {
+            let hole = usize::try_from(hole_end.saturating_sub(self.position)).unwrap_or(usize::MAX);
+            let part = buffer.len().min(hole);
+            buffer.get_mut(..part).unwrap_or_default().fill(0);
+            part
+        };
+        self.position += count as u64;
+        Ok(count)
     }
 }
 
@@ -124,13 +193,10 @@ impl Changes {
         Self::default()
     }
 
-    /// Sets what the layer says of `path`, and returns what it said before. `path` is made relative; `.` and
-    /// empty components are dropped.
-    ///
-    /// # Panics
-    /// Never; a path with `..` is stored clamped at the root.
+    /// Sets what the layer says of `path`, and returns what it said before. The path is brought into normal
+    /// form, `..` clamped at the root; the empty path is the root itself.
     pub fn insert(&mut self, path: impl AsRef<Path>, entry: Entry) -> Option<Entry> {
-        self.entries.insert(path.as_ref().to_owned(), entry)
+        self.entries.insert(normal(path.as_ref()), entry)
     }
 
     /// Returns what the layer says of `path`.
@@ -168,13 +234,126 @@ impl Changes {
     ///
     /// # Errors
     /// The view cannot be read.
-    pub fn with_parents(self, _view: &View) -> Result<Self, RootError> {
-        unimplemented!()
+    pub fn with_parents(mut self, view: &View) -> Result<Self, RootError> {
+        let mut missing = BTreeMap::new();
+        for path in self.entries.keys() {
+            for parent in path.ancestors().skip(1) {
+                if parent.as_os_str().is_empty()
+                    || self.entries.contains_key(parent)
+                    || missing.contains_key(parent)
+                {
+                    // the ancestors of an entry are listed when it is its own turn
+                    break;
+                }
+                let meta = view.metadata(parent)?.filter(Meta::is_dir);
+                let meta = meta.unwrap_or_else(Meta::default_directory);
+                missing.insert(parent.to_owned(), Entry::node(meta));
+            }
+        }
+        self.entries.extend(missing);
+        Ok(self)
     }
 
     /// Moves every entry, and the targets of hard links, below `destination`.
     #[must_use]
-    pub fn rebase(self, _destination: &Path) -> Self {
-        unimplemented!()
+    pub fn rebase(self, destination: &Path) -> Self {
+        let destination = normal(destination);
+        let moved = self.entries.into_iter().map(|(path, entry)| {
+            let entry = match entry {
+                Entry::HardLink(target) => Entry::HardLink(join(&destination, &target)),
+                entry => entry,
+            };
+            (join(&destination, &path), entry)
+        });
+        Self { entries: moved.collect() }
+    }
+}
+
+/// Joins two normal paths. [`Path::join`] alone would end in a slash for an empty second path.
+fn join(parent: &Path, child: &Path) -> PathBuf {
+    if child.as_os_str().is_empty() { parent.to_owned() } else { parent.join(child) }
+}
+
+impl FromIterator<(PathBuf, Entry)> for Changes {
+    fn from_iter<I: IntoIterator<Item = (PathBuf, Entry)>>(entries: I) -> Self {
+        Self { entries: entries.into_iter().map(|(path, entry)| (normal(&path), entry)).collect() }
+    }
+}
+
+impl IntoIterator for Changes {
+    type Item = (PathBuf, Entry);
+    type IntoIter = std::collections::btree_map::IntoIter<PathBuf, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::Kind;
+    use std::io::Write;
+
+    fn paths(changes: &Changes) -> Vec<&str> {
+        changes.iter().map(|(path, _)| path.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn paths_are_normal_and_in_component_order() {
+        let mut changes = Changes::new();
+        for path in ["/a/b", "a.txt", "a", "./x//y/.", "../../up/../z", "/"] {
+            changes.insert(path, Entry::Whiteout);
+        }
+        assert_eq!(paths(&changes), ["", "a", "a/b", "a.txt", "x/y", "z"]);
+    }
+
+    #[test]
+    fn ancestors_take_the_attributes_of_the_view() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(tree.path().join("a/b")).unwrap();
+        let view = View::directory(Root::open(tree.path()).unwrap());
+        let mut changes = Changes::new();
+        changes.insert("a/b/c", Entry::node(Meta::new(Kind::File, 0o644)));
+        changes.insert("n/m", Entry::Whiteout);
+        let changes = changes.with_parents(&view).unwrap();
+        assert_eq!(paths(&changes), ["a", "a/b", "a/b/c", "n", "n/m"]);
+        assert_eq!(changes.get("a/b").unwrap().meta(), view.metadata(Path::new("a/b")).unwrap().as_ref());
+        assert_eq!(changes.get("n").unwrap().meta(), Some(&Meta::default_directory()));
+    }
+
+    #[test]
+    fn rebasing_moves_link_targets() {
+        let mut changes = Changes::new();
+        changes.insert("", Entry::Opaque(Meta::default_directory()));
+        changes.insert("l", Entry::HardLink("f".into()));
+        let changes = changes.rebase(Path::new("/to/./here/"));
+        assert_eq!(paths(&changes), ["to/here", "to/here/l"]);
+        assert!(
+            matches!(changes.get("to/here/l"), Some(Entry::HardLink(to)) if to == Path::new("to/here/f"))
+        );
+    }
+
+    #[test]
+    fn content_is_read_wherever_it_is() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let file = Arc::new(file);
+        let segment = |position, offset, length| Segment { position, offset, length };
+        let check = |content: Content, expect: &[u8]| {
+            let mut read = Vec::new();
+            content.open().unwrap().read_to_end(&mut read).unwrap();
+            assert_eq!(read, expect);
+        };
+        check(Content::None, b"");
+        check(Content::Bytes(Bytes::from_static(b"abc")), b"abc");
+        check(Content::Range { file: Arc::clone(&file), offset: 3, length: 4 }, b"3456");
+        let segments = [segment(2, 0, 2), segment(4, 8, 1), segment(6, 5, 1)];
+        check(
+            Content::Sparse { file: Arc::clone(&file), segments: segments.into(), length: 8 },
+            &[0, 0, b'0', b'1', b'8', 0, b'5', 0],
+        );
+        let cut = Content::Range { file, offset: 8, length: 4 };
+        assert!(cut.open().unwrap().read_to_end(&mut Vec::new()).is_err());
     }
 }

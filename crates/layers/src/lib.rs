@@ -4,6 +4,7 @@ pub mod apply;
 pub mod change;
 pub mod changes;
 pub mod compress;
+mod directory;
 pub mod meta;
 pub mod root;
 pub mod snapshot;
