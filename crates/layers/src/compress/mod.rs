@@ -18,6 +18,7 @@ use std::thread::{self, Scope};
 pub use decompress::{decompress, decompress_with};
 pub use member::MEMBER_INPUT;
 use rbuild_image::media_type;
+use zstd::zstd_safe::CParameter;
 
 /// How the bytes of a layer are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -106,7 +107,9 @@ pub struct Encoding {
 }
 
 /// More workers than this only add buffers: one producer cannot feed them.
-const MAX_THREADS: usize = 16;
+const MAX_THREADS: usize = 8;
+/// Input of one zstd job in bytes. zstd's own choice, four windows, takes half a gigabyte at high levels.
+const ZSTD_JOB: u32 = 4 << 20;
 
 impl Encoding {
     /// Checks `level` (the format's default when `None`); the threads default to the processors available.
@@ -259,6 +262,7 @@ fn write_in_order(encoding: &Encoding, tickets: &Receiver<Ticket>, sink: &mut im
     let mut encoder = zstd::stream::write::Encoder::new(sink, level)?;
     // With one worker or more, zstd cuts its jobs by input size alone; with none it does otherwise.
     encoder.multithread(u32::try_from(encoding.threads.get()).unwrap_or(1))?;
+    encoder.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
     if drain(tickets, &mut encoder)? {
         encoder.finish()?;
     }

@@ -9,7 +9,7 @@ fn threads(count: usize) -> Option<NonZeroUsize> {
     NonZeroUsize::new(count)
 }
 
-/// Text-like, zero and incompressible stretches; 3 MiB and a bit, so that members are cut inside of each.
+/// Text-like, zero and incompressible stretches of half a MiB, so that members are cut inside of each.
 fn sample(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..length)
@@ -45,12 +45,13 @@ fn encoding(compression: Compression) -> Encoding {
 
 #[test]
 fn same_bytes_for_any_thread_count_and_cut() {
-    let bytes = sample(3 * MEMBER_INPUT + 12345);
+    // Thirteen gzip members, four zstd jobs.
+    let bytes = sample(13 * MEMBER_INPUT - 12345);
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         let of = |count, cut| packed(&Encoding::new(compression, None, threads(count)).unwrap(), &bytes, cut);
         let one = of(1, 4096);
         assert_eq!(unpacked(&one).unwrap(), bytes, "{compression}");
-        for (count, cut) in [(1, bytes.len()), (2, 4097), (7, 100_000), (16, 512)] {
+        for (count, cut) in [(1, bytes.len()), (2, 4097), (7, 100_000)] {
             assert!(of(count, cut) == one, "{compression} with {count} threads");
         }
     }

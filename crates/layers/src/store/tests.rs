@@ -144,7 +144,7 @@ fn hostile_tree(root: &Path, canary: &Path) {
         fs::write(root.join(format!("work/{number}")), b"").unwrap();
     }
     for closed in ["work/work/inner", "work/work", "deep/d/d"] {
-        fs::set_permissions(root.join(closed), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(root.join(closed), fs::Permissions::from_mode(0o000)).unwrap();
     }
 }
 
@@ -196,7 +196,7 @@ fn the_next_open_reclaims_what_the_dead_left() {
     let writer = store.blob_writer().unwrap();
     let abandoned = store.tmp_path().join("sdead00");
     fs::create_dir_all(abandoned.join("work/work")).unwrap();
-    fs::set_permissions(abandoned.join("work/work"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(abandoned.join("work/work"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::write(store.tmp_path().join("fdead00"), b"half a blob").unwrap();
     symlink("/", store.tmp_path().join("sdead01")).unwrap();
     assert_eq!(names(&store.tmp_path()).len(), 5);
