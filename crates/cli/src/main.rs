@@ -1,3 +1,74 @@
 //! The `rbuild` binary: arguments in, exit code out.
 
-fn main() {}
+mod args;
+mod commands;
+mod failure;
+mod interrupt;
+mod render;
+mod settings;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use crate::args::{Cli, Verb};
+use crate::commands::parse::Verdict;
+use crate::failure::Failure;
+use crate::render::diagnostic::Colour;
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure. A closed one is not ours to complain about.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli.verb) {
+        Ok(code) => code,
+        Err(error) => {
+            let failure = Failure::of(&error, colour(&io::stderr()));
+            // Nobody is left to tell when this fails.
+            let _ = io::stderr().lock().write_all(failure.to_string().as_bytes());
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Parse(args) => {
+            return Ok(match commands::parse::run(&args, colour(&io::stdout()))? {
+                Verdict::Accepted => ExitCode::SUCCESS,
+                Verdict::Rejected => ExitCode::from(failure::BUILD),
+            });
+        }
+        Verb::Version => commands::version::run()?,
+        verb => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let result = runtime.block_on(network_verb(verb));
+            // What still runs in the background, as a read from a silent registry, must not hold up the end.
+            runtime.shutdown_background();
+            result?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn network_verb(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Build(args) => commands::build::run(*args).await,
+        Verb::Pull(args) => interrupt::or_interrupted(commands::pull::run(args)).await,
+        Verb::Push(args) => interrupt::or_interrupted(commands::push::run(args)).await,
+        Verb::Images(args) => interrupt::or_interrupted(commands::images::run(args)).await,
+        Verb::Inspect(args) => interrupt::or_interrupted(commands::inspect::run(args)).await,
+        Verb::Parse(_) | Verb::Version => Ok(()),
+    }
+}
+
+/// Decides on colours as <https://no-color.org> has it.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn colour(stream: &impl io::IsTerminal) -> Colour {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if stream.is_terminal() && !unwanted { Colour::Always } else { Colour::Never }
+}

@@ -1,0 +1,372 @@
+//! What was typed: the command line as clap reads it, nothing resolved.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the build failed, 2 usage or refused Dockerfile, 3 registry, \
+    4 this host cannot, 130 and 143 interrupted.";
+
+/// Build OCI images from Dockerfiles without a daemon.
+///
+/// Without a verb the arguments are those of `build`: `rbuild -t registry.example/team/app .`
+#[derive(Debug, Parser)]
+#[command(name = "rbuild", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+impl Cli {
+    /// Reads the command line; without a verb it is a build.
+    ///
+    /// # Errors
+    /// clap's, which also carries the texts of `--help` and `--version`.
+    pub(crate) fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        let first = args.get(1).map(|first| first.to_string_lossy().into_owned());
+        let is_verb = |first: &str| {
+            let flags = ["-h", "--help", "-V", "--version"];
+            flags.contains(&first) || Verb::has_subcommand(first)
+        };
+        if !first.as_deref().is_some_and(is_verb) {
+            args.insert(args.len().min(1), "build".into());
+        }
+        Self::try_parse_from(args)
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Build an image from a Dockerfile and a context
+    Build(Box<BuildArgs>),
+    /// Check Dockerfiles and show what they say
+    Parse(ParseArgs),
+    /// Copy an image from a registry into the store
+    Pull(PullArgs),
+    /// Copy an image from the store or an OCI layout to a registry
+    Push(PushArgs),
+    /// List the images of the store
+    Images(ImagesArgs),
+    /// Show manifest and config of an image
+    Inspect(InspectArgs),
+    /// Show the version
+    Version,
+}
+
+/// `rbuild build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// The build context: a directory
+    #[arg(default_value = ".")]
+    pub(crate) context: String,
+
+    /// Path of the Dockerfile, `-` for standard input; default: CONTEXT/Dockerfile
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Name of the image; a name with a registry is pushed, a bare one stays in the store (repeatable)
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+
+    /// Build this stage instead of the last
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Set a build argument; without a value it is taken from the environment (repeatable)
+    #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+
+    /// Platform of the image, as linux/arm64; default: this machine's
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Vec<String>,
+
+    /// Run every step, whatever the cache holds
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+
+    /// Ask the registry for base images even when the store has them
+    #[arg(long)]
+    pub(crate) pull: bool,
+
+    /// Set a label of the image (repeatable)
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+
+    /// Set an annotation of the manifest (repeatable)
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+
+    /// Where the result goes: a directory, or type=image|registry|oci|docker|local|tar|cacheonly,key=value,… (repeatable)
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    pub(crate) outputs: Vec<String>,
+
+    /// Attributes of the output that is implied when no --output is given, as compression=zstd,rewrite-timestamp=true
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub(crate) output_attrs: Option<String>,
+
+    /// Push every tag, bare names to Docker Hub
+    #[arg(long, conflicts_with = "no_push")]
+    pub(crate) push: bool,
+
+    /// Push nothing, keep the image in the store
+    #[arg(long)]
+    pub(crate) no_push: bool,
+
+    /// Replace an image name by DIR, oci-layout://PATH[:TAG] or docker-image://REF (repeatable)
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) build_contexts: Vec<String>,
+
+    /// Network of RUN steps
+    #[arg(long, value_enum, default_value_t = NetworkMode::Default)]
+    pub(crate) network: NetworkMode,
+
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
+    pub(crate) progress: ProgressMode,
+
+    /// Print nothing but the digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// Write the digest of the image config to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+
+    /// Write digests and names of the result to a JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// How RUN steps are isolated; default: the strongest that works here
+    #[arg(long, value_name = "NAME")]
+    pub(crate) isolation: Option<String>,
+
+    /// How many steps may run at the same time
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) jobs: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) refused: RefusedArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// Options of docker's that are understood well enough to be refused by name.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RefusedArgs {
+    /// Only `false` is accepted: no provenance attestation is made
+    #[arg(long, value_name = "false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) provenance: Option<String>,
+    /// Only `false` is accepted: no SBOM attestation is made
+    #[arg(long, value_name = "false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) sbom: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) load: bool,
+    #[arg(long, hide = true)]
+    pub(crate) check: bool,
+    #[arg(long, hide = true)]
+    pub(crate) add_host: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) secret: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "default")]
+    pub(crate) ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) attest: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) allow: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_to: Vec<String>,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct StoreArgs {
+    /// Directory of the store; default: /var/lib/rbuild for root, else $XDG_DATA_HOME/rbuild
+    #[arg(long, value_name = "DIR", env = "RBUILD_ROOT", help_heading = "Store")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// How registries are spoken to.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Registries")]
+pub(crate) struct RegistryArgs {
+    /// Speak plain HTTP to this registry; localhost needs no flag (repeatable)
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
+    pub(crate) insecure: Vec<String>,
+    /// Accept any certificate of this registry (repeatable)
+    #[arg(long = "skip-tls-verify-registry", value_name = "HOST[:PORT]")]
+    pub(crate) skip_tls_verify: Vec<String>,
+    /// Trust the certificate authorities of a PEM file for this registry (repeatable)
+    #[arg(long = "registry-ca", value_name = "HOST[:PORT]=FILE")]
+    pub(crate) ca: Vec<String>,
+}
+
+/// `rbuild parse`.
+#[derive(Debug, Args)]
+pub(crate) struct ParseArgs {
+    /// The Dockerfiles, `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// text: findings with source excerpts; json: one object per file and line
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// `rbuild pull`.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// Name of the image
+    #[arg(value_name = "REF")]
+    pub(crate) name: String,
+    /// Which platform's image is pulled; default: this machine's
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
+/// `rbuild push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Name of an image in the store, or an OCI layout directory as DIR[:TAG]
+    #[arg(value_name = "SRC")]
+    pub(crate) source: String,
+    /// Name in the registry; default: SRC
+    #[arg(value_name = "DST")]
+    pub(crate) destination: Option<String>,
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
+/// What copies to and from registries have in common.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Print nothing but the digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// `rbuild images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// text: a table; json: an array
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// `rbuild inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Name of an image, looked up in the store first, then in its registry
+    #[arg(value_name = "REF")]
+    pub(crate) name: String,
+    /// Which platform of a multi-platform image; default: this machine's
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// text: a summary; json: descriptor, manifest and config
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// Values of `--network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkMode {
+    /// The network of this host
+    Default,
+    /// Loopback only
+    None,
+    /// The network of this host
+    Host,
+}
+
+/// Values of `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// tty on a terminal, plain elsewhere
+    Auto,
+    /// Lines
+    Plain,
+    /// A live view
+    Tty,
+    /// One JSON object per line
+    Rawjson,
+    /// Nothing
+    Quiet,
+}
+
+/// Values of `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::from_args(std::iter::once("rbuild").chain(line.split_whitespace()).map(OsString::from))
+    }
+
+    #[test]
+    fn clap_accepts_its_own_definition() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn no_verb_is_build() {
+        let check = |line: &str, context: &str, file: Option<&str>| match parse(line).unwrap().verb {
+            Verb::Build(args) => {
+                assert_eq!((args.context.as_str(), args.file), (context, file.map(PathBuf::from)), "{line}");
+            }
+            other => panic!("{line}: {other:?}"),
+        };
+        check("", ".", None);
+        check("dir", "dir", None);
+        check("-f x dir", "dir", Some("x"));
+        check("build -f x dir", "dir", Some("x"));
+        check("dir -f x", "dir", Some("x"));
+        check("./parse", "./parse", None);
+        check("-- parse", "parse", None);
+    }
+
+    #[test]
+    fn docker_spellings_are_read() {
+        let Verb::Build(args) =
+            parse("-t a -t=b --tag c -oout -q --provenance=false --sbom . ").unwrap().verb
+        else {
+            panic!("not a build");
+        };
+        assert_eq!(args.tags, ["a", "b", "c"]);
+        assert_eq!(args.outputs, ["out"]);
+        assert!(args.quiet);
+        assert_eq!(args.refused.provenance.as_deref(), Some("false"));
+        assert_eq!((args.refused.sbom.as_deref(), args.context.as_str()), (Some("true"), "."));
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for line in ["--nope", "a b", "--push --no-push", "parse", "--progress loud", "push", "--jobs x"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

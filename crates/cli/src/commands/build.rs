@@ -1,0 +1,5 @@
+//! `rbuild build`.
+use crate::args::BuildArgs;
+pub(crate) async fn run(_: BuildArgs) -> anyhow::Result<()> {
+    unimplemented!()
+}

@@ -1,0 +1,31 @@
+//! `rbuild pull`: registry to store.
+
+use anyhow::Context as _;
+use rbuild_registry::{CopyOptions, copy};
+
+use super::transfer::{Direction, watch};
+use super::{open_store, print, remark};
+use crate::args::PullArgs;
+use crate::settings;
+
+/// Copies the image of one platform into the store and prints its digest.
+pub(crate) async fn run(args: PullArgs) -> anyhow::Result<()> {
+    let name = settings::reference(&args.name)?;
+    let platform = settings::platform(args.platform.as_deref())?;
+    let store = open_store(&args.transfer.store)?;
+    let remote = settings::client(&args.transfer.registry)?.remote(&name);
+    let (progress, on_progress) = watch(Direction::Pull, &name, args.transfer.quiet);
+    let options = CopyOptions {
+        platform: Some(platform),
+        tags: vec![name.clone()],
+        on_progress: Some(on_progress),
+        ..CopyOptions::default()
+    };
+    let copied = copy(&remote, store.layout(), &name, &options).await;
+    progress.clear();
+    let descriptor = copied.with_context(|| format!("cannot pull {}", name.familiar()))?;
+    if !args.transfer.quiet {
+        remark(&format!("pulled {} into {}", name.familiar(), store.path().display()));
+    }
+    print(&format!("{}\n", descriptor.digest))
+}

@@ -1,0 +1,161 @@
+//! From errors of the libraries to what the user gets: a text, hints and an exit code. Nothing else decides these.
+
+use std::fmt;
+use std::io;
+
+use rbuild_image::{LayoutError, StoreError, StoreErrorKind};
+use rbuild_registry::CopyError;
+
+use crate::interrupt::Interrupted;
+use crate::render::diagnostic::Colour;
+use crate::settings::Usage;
+
+/// The build failed, or anything not named below.
+pub(crate) const BUILD: u8 = 1;
+/// The command line or the Dockerfile is wrong.
+pub(crate) const USAGE: u8 = 2;
+/// A registry did not do what it was asked.
+pub(crate) const REGISTRY: u8 = 3;
+/// This host cannot do what it was asked.
+pub(crate) const HOST: u8 = 4;
+
+/// What is shown of an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    /// Without `error: `.
+    message: String,
+    /// Drawn above the message.
+    excerpt: Option<String>,
+    hints: Vec<String>,
+}
+
+impl Failure {
+    /// Finds code and hints among an error's causes.
+    pub(crate) fn of(error: &anyhow::Error, colour: Colour) -> Self {
+        let _ = colour;
+        let mut failure = Self { code: BUILD, message: chain(error), excerpt: None, hints: Vec::new() };
+        for cause in error.chain() {
+            if let Some((code, hint)) = judge(cause) {
+                failure.code = code;
+                failure.hints.extend(hint);
+                break;
+            }
+        }
+        failure.hints.extend(error.chain().find_map(disk_hint));
+        failure
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(excerpt) = &self.excerpt {
+            writeln!(f, "{excerpt}")?;
+        }
+        writeln!(f, "error: {}", self.message)?;
+        self.hints.iter().try_for_each(|hint| writeln!(f, "hint: {hint}"))
+    }
+}
+
+/// Tells exit code and hint of one cause, when it is one that decides.
+fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<String>)> {
+    if let Some(usage) = cause.downcast_ref::<Usage>() {
+        return Some((USAGE, usage.hint.clone()));
+    }
+    if let Some(interrupted) = cause.downcast_ref::<Interrupted>() {
+        return Some((interrupted.code(), None));
+    }
+    if let Some(error) = cause.downcast_ref::<rbuild_registry::Error>() {
+        return Some((REGISTRY, error.hint()));
+    }
+    if let Some(CopyError::Platform { available, .. }) = cause.downcast_ref() {
+        return Some((
+            REGISTRY,
+            available.first().map(|platform| format!("choose one, as --platform {platform}")),
+        ));
+    }
+    if let Some(LayoutError::NoSuchImage { .. }) = cause.downcast_ref() {
+        return Some((USAGE, Some("`rbuild images` lists the names of the store".to_owned())));
+    }
+    if let Some(LayoutError::Ambiguous { .. } | LayoutError::NotALayout { .. }) = cause.downcast_ref() {
+        return Some((USAGE, None));
+    }
+    if let Some(unavailable) = cause.downcast_ref::<rbuild_sandbox::Unavailable>() {
+        let _ = unavailable;
+        return Some((HOST, None));
+    }
+    match cause.downcast_ref::<StoreError>()?.kind() {
+        StoreErrorKind::Unauthorized | StoreErrorKind::Denied | StoreErrorKind::Unavailable => {
+            Some((REGISTRY, None))
+        }
+        _ => None,
+    }
+}
+
+fn disk_hint(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match cause.downcast_ref::<io::Error>()?.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free space, or put the store elsewhere with --root or RBUILD_ROOT".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Joins an error and its causes with colons; a cause that its parent already quotes is left out.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    fn check(error: anyhow::Error, code: u8, text: &str) {
+        let failure = Failure::of(&error, Colour::Never);
+        assert_eq!((failure.code, failure.to_string().as_str()), (code, text));
+    }
+
+    #[test]
+    fn causes_decide() {
+        check(Usage::new("no").hint("yes").into(), USAGE, "error: no\nhint: yes\n");
+        check(anyhow::anyhow!("a").context("b"), BUILD, "error: b: a\n");
+        check(Interrupted::Interrupt.into(), 130, "error: interrupted\n");
+        check(Interrupted::Terminate.into(), 143, "error: terminated\n");
+        let missing = LayoutError::NoSuchImage { path: "/s".into(), name: "a".into() };
+        check(
+            missing.into(),
+            USAGE,
+            "error: no image a in \"/s\"\nhint: `rbuild images` lists the names of the store\n",
+        );
+        let denied = StoreError::new(StoreErrorKind::Denied, "cannot push");
+        check(
+            anyhow::Error::new(denied).context("cannot push app"),
+            REGISTRY,
+            "error: cannot push app: cannot push\n",
+        );
+    }
+
+    #[test]
+    fn full_disks_are_explained() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = Err::<(), _>(full).context("cannot write layer").unwrap_err();
+        let text = Failure::of(&error, Colour::Never).to_string();
+        assert!(text.contains("hint: free space"), "{text}");
+    }
+
+    #[test]
+    fn quoted_causes_are_not_repeated() {
+        let error = anyhow::anyhow!("deep").context("middle: deep").context("top");
+        check(error, BUILD, "error: top: middle: deep\n");
+    }
+}

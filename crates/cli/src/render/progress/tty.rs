@@ -1,0 +1,251 @@
+//! `--progress tty`: a live view that collapses what is done.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState};
+
+use super::Draw;
+use super::lines::Lines;
+use super::plain::one_line;
+use crate::render::{bytes, printable};
+
+/// How many lines of a running step's output are shown.
+const TAIL: usize = 5;
+
+const TICK: Duration = Duration::from_millis(120);
+
+/// Draws one block per running step and one line per running transfer; what is done becomes a line that stays.
+pub(super) struct Tty {
+    view: MultiProgress,
+    steps: BTreeMap<StepId, Step>,
+    transfers: BTreeMap<(Verb, String), ProgressBar>,
+}
+
+struct Step {
+    title: String,
+    bar: ProgressBar,
+    tail: VecDeque<String>,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verb {
+    Pull,
+    Push,
+}
+
+impl Tty {
+    pub(super) fn new() -> Self {
+        Self::on(ProgressDrawTarget::stderr())
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let view = MultiProgress::with_draw_target(target);
+        Self { view, steps: BTreeMap::new(), transfers: BTreeMap::new() }
+    }
+
+    fn start(&mut self, id: StepId, title: String) {
+        let bar = self.view.add(ProgressBar::new_spinner());
+        bar.set_style(style("{spinner} {prefix} {elapsed}{msg}"));
+        bar.set_prefix(title.clone());
+        bar.enable_steady_tick(TICK);
+        let (stdout, stderr) = (Lines::default(), Lines::default());
+        self.steps.insert(id, Step { title, bar, tail: VecDeque::new(), stdout, stderr });
+    }
+
+    fn end(&mut self, id: StepId, outcome: &str) -> io::Result<()> {
+        let Some(step) = self.steps.remove(&id) else { return Ok(()) };
+        step.bar.finish_and_clear();
+        self.view.println(format!("{} {outcome}", step.title))
+    }
+
+    fn transfer(&mut self, verb: Verb, transfer: &Transfer) -> io::Result<()> {
+        let key = (verb, transfer.digest.clone());
+        let name = match verb {
+            Verb::Pull => "pull",
+            Verb::Push => "push",
+        };
+        if transfer.state == TransferState::Running {
+            let bar = self.transfers.entry(key).or_insert_with(|| {
+                let bar = self.view.add(ProgressBar::new(transfer.total));
+                bar.set_style(style("  {prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"));
+                bar.set_prefix(format!("{name} {}", short(&transfer.digest)));
+                bar
+            });
+            bar.set_position(transfer.done);
+            return Ok(());
+        }
+        if let Some(bar) = self.transfers.remove(&key) {
+            bar.finish_and_clear();
+        }
+        let outcome = match transfer.state {
+            TransferState::Mounted => "mounted",
+            TransferState::Exists => "exists",
+            TransferState::Finished | TransferState::Running => "done",
+        };
+        let (digest, total) = (short(&transfer.digest), bytes(transfer.total));
+        self.view.println(format!("{name} {} {digest} {total} {outcome}", transfer.image))
+    }
+
+    fn step(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::StepStarted { id, stage, number, total, display } => {
+                self.start(*id, format!("[{stage} {number}/{total}] {}", one_line(display)));
+                Ok(())
+            }
+            Event::StepOutput { id, stream, bytes } => {
+                if let Some(step) = self.steps.get_mut(id) {
+                    step.output(*stream, bytes);
+                }
+                Ok(())
+            }
+            Event::StepFinished { id, cached: true, .. } => self.end(*id, "CACHED"),
+            Event::StepFinished { id, duration, layer_size, .. } => {
+                let size = layer_size.map(|size| format!(" {}", bytes(size))).unwrap_or_default();
+                self.end(*id, &format!("{:.1}s{size}", duration.as_secs_f64()))
+            }
+            Event::StepFailed { id, .. } => self.end(*id, "ERROR"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Step {
+    fn output(&mut self, stream: OutputStream, bytes: &[u8]) {
+        let lines = match stream {
+            OutputStream::Stdout => self.stdout.push(bytes),
+            OutputStream::Stderr => self.stderr.push(bytes),
+        };
+        for line in lines {
+            self.tail.push_back(printable(&line));
+            if self.tail.len() > TAIL {
+                self.tail.pop_front();
+            }
+        }
+        let shown: String = self.tail.iter().map(|line| format!("\n    {line}")).collect();
+        self.bar.set_message(shown);
+    }
+}
+
+impl Draw for Tty {
+    fn draw(&mut self, event: &Event, _: Duration) -> io::Result<()> {
+        match event {
+            Event::Isolation { name, why } if why.is_empty() => {
+                self.view.println(format!("isolation {name}"))
+            }
+            Event::Isolation { name, why } => {
+                self.view.println(format!("isolation {name}: {}", one_line(why)))
+            }
+            Event::Warning(warning) => {
+                self.view.println(format!("warning: {}", one_line(&warning.to_string())))
+            }
+            Event::Notice { message } => self.view.println(one_line(message)),
+            Event::Resolved { name, digest } => {
+                self.view.println(format!("base {name} is {}", short(digest)))
+            }
+            Event::Pull(transfer) => self.transfer(Verb::Pull, transfer),
+            Event::Push(transfer) => self.transfer(Verb::Push, transfer),
+            Event::Exported { output, .. } => self.view.println(format!("exported {output}")),
+            event => self.step(event),
+        }
+    }
+
+    fn clear(&mut self) {
+        for step in std::mem::take(&mut self.steps).into_values() {
+            step.bar.finish_and_clear();
+        }
+        for bar in std::mem::take(&mut self.transfers).into_values() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Cuts a digest to twelve digits, enough to tell layers apart.
+fn short(digest: &str) -> &str {
+    digest.get(.."sha256:".len() + 12).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::TermLike;
+    use std::sync::{Arc, Mutex};
+
+    /// Remembers all that was ever written.
+    #[derive(Clone, Debug, Default)]
+    struct Recorder(Arc<Mutex<String>>);
+
+    impl TermLike for Recorder {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(&format!("{text}\n"))
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn done_steps_collapse_and_running_ones_show_their_tail() {
+        let term = Recorder::default();
+        let mut tty = Tty::on(ProgressDrawTarget::term_like(Box::new(term.clone())));
+        let start = |id, display: &str| Event::StepStarted {
+            id: StepId(id),
+            stage: "build".into(),
+            number: id + 1,
+            total: 2,
+            display: display.into(),
+        };
+        let lines: String = (1..=9).map(|line| format!("line {line}\n")).collect();
+        let output = |id| Event::StepOutput {
+            id: StepId(id),
+            stream: OutputStream::Stderr,
+            bytes: lines.clone().into(),
+        };
+        let done = |id| Event::StepFinished {
+            id: StepId(id),
+            cached: false,
+            duration: Duration::from_secs(1),
+            layer_size: Some(1000),
+        };
+        for event in [start(0, "RUN one"), start(1, "RUN two"), output(0), output(1), done(0)] {
+            tty.draw(&event, Duration::ZERO).unwrap();
+        }
+        assert_eq!(tty.steps.len(), 1);
+        let tail = &tty.steps[&StepId(1)].tail;
+        assert_eq!(tail.iter().collect::<Vec<_>>(), ["line 5", "line 6", "line 7", "line 8", "line 9"]);
+        let shown = term.0.lock().unwrap().clone();
+        assert!(shown.contains("[build 1/2] RUN one 1.0s 1.00kB"), "{shown}");
+        tty.clear();
+        assert!(tty.steps.is_empty());
+    }
+}
