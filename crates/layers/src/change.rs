@@ -138,6 +138,17 @@ enum Source {
     Segments { file: Arc<File>, segments: Arc<[Segment]>, length: u64 },
 }
 
+impl ContentReader {
+    /// Copies all bytes into a file, inside the kernel where it can, and returns how many they were.
+    pub(crate) fn copy_to(&mut self, target: &mut File) -> io::Result<u64> {
+        match &mut self.source {
+            // copy_file_range(2), or a reflink by it
+            Source::File(file) => io::copy(file, target),
+            _ => io::copy(self, target),
+        }
+    }
+}
+
 impl Read for ContentReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (file, segments, length) = match &mut self.source {
@@ -209,6 +220,19 @@ impl Changes {
         self.entries.remove(path.as_ref())
     }
 
+    /// Takes out what the layer says of a path and of everything below it.
+    pub(crate) fn remove_tree(&mut self, path: &Path) {
+        for path in self.below(path) {
+            self.entries.remove(&path);
+        }
+    }
+
+    /// Returns the paths of the entries at a path and below it.
+    pub(crate) fn below(&self, path: &Path) -> Vec<PathBuf> {
+        let from_path = self.entries.range(path.to_owned()..).map(|(below, _)| below);
+        from_path.take_while(|below| below.starts_with(path)).cloned().collect()
+    }
+
     /// Returns all entries in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, &Entry)> {
         self.entries.iter().map(|(path, entry)| (path.as_path(), entry))
@@ -277,6 +301,12 @@ fn join(parent: &Path, child: &Path) -> PathBuf {
 impl FromIterator<(PathBuf, Entry)> for Changes {
     fn from_iter<I: IntoIterator<Item = (PathBuf, Entry)>>(entries: I) -> Self {
         Self { entries: entries.into_iter().map(|(path, entry)| (normal(&path), entry)).collect() }
+    }
+}
+
+impl Extend<(PathBuf, Entry)> for Changes {
+    fn extend<I: IntoIterator<Item = (PathBuf, Entry)>>(&mut self, entries: I) {
+        self.entries.extend(entries.into_iter().map(|(path, entry)| (normal(&path), entry)));
     }
 }
 

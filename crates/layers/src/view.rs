@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::change::Content;
 use crate::directory::{Directory, Status};
-use crate::meta::{Kind, Meta};
+use crate::meta::Meta;
 use crate::root::{FileId, MAX_LINKS, Root, RootError, components, normal};
 use crate::xattr;
 
@@ -224,17 +224,16 @@ impl View {
                 }
                 _ => {
                     let found = current.as_ref().map(|stack| stack.lookup(&name)).transpose()?.flatten();
-                    let is_link = found.as_ref().is_some_and(|found| found.status.is_symlink());
-                    if let (true, Some(found), Some(stack)) = (is_link, &found, &current) {
-                        if follow == Follow::All || !pending.is_empty() {
-                            followed += 1;
-                            if followed > MAX_LINKS {
-                                return Err(Errno::LOOP);
-                            }
-                            let Kind::Symlink(target) = stack.meta(&name, found)?.kind else { continue };
-                            pending.extend(components(Path::new(&target)));
-                            continue;
+                    let last = pending.is_empty() && follow == Follow::Parents;
+                    if let Some(target) = link_target(current.as_ref(), &name, found.as_ref())?
+                        && !last
+                    {
+                        followed += 1;
+                        if followed > MAX_LINKS {
+                            return Err(Errno::LOOP);
                         }
+                        pending.extend(components(Path::new(&target)));
+                        continue;
                     }
                     current = match (current, found) {
                         (Some(stack), Some(found)) if found.status.is_dir() => {
@@ -425,6 +424,20 @@ impl View {
             parent = parent.descend(name, &found)?;
         }
         Ok(Some(Place::Root(parent)))
+    }
+}
+
+/// Returns the target of what was found, if it is a symbolic link.
+fn link_target(
+    stack: Option<&Stack>,
+    name: &OsStr,
+    found: Option<&Found>,
+) -> rustix::io::Result<Option<OsString>> {
+    match (stack, found) {
+        (Some(stack), Some(found)) if found.status.is_symlink() => {
+            stack.highest(found)?.read_link(name).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -33,11 +33,12 @@ pub fn travels(name: &[u8]) -> bool {
 /// # References
 /// `capabilities(7)`, "File capability extended attribute versioning"; `struct vfs_ns_cap_data`.
 pub(crate) fn portable(name: &[u8], mut value: Vec<u8>) -> Vec<u8> {
-    if name == CAPABILITY && value.len() == 24 {
-        if let Some(revision) = value.get_mut(3).filter(|revision| **revision == 3) {
-            *revision = 2;
-            value.truncate(20);
-        }
+    if name == CAPABILITY
+        && value.len() == 24
+        && let Some(revision) = value.get_mut(3).filter(|revision| **revision == 3)
+    {
+        *revision = 2;
+        value.truncate(20);
     }
     value
 }

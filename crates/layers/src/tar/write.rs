@@ -1,17 +1,28 @@
 //! The writer.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::change::Changes;
+use super::header::{self, Block};
+use super::{BLOCK, pax};
+use crate::change::{Changes, Content, Entry};
+use crate::meta::{Kind, Meta, Time};
 use crate::root::RootError;
+use crate::whiteout;
+
+/// The largest values of the octal fields of 8 and 12 bytes.
+const MAX_8: u64 = 0o777_7777;
+const MAX_12: u64 = 0o777_7777_7777;
 
 /// Why a layer could not be written.
 #[derive(Debug, Error)]
 pub enum WriteError {
-    /// The content of an entry could not be opened or read.
+    /// The content of an entry could not be read.
     #[error("cannot read the content of `{}`", path.display())]
     Content {
         /// The entry.
@@ -30,6 +41,12 @@ pub enum WriteError {
         /// The length when it was looked at.
         expected: u64,
     },
+    /// The name means a whiteout in a layer, so that no file can have it.
+    #[error("`{}` cannot be in a layer: names starting with `.wh.` mean removed files there", path.display())]
+    Reserved {
+        /// The entry.
+        path: PathBuf,
+    },
     /// The writer below failed.
     #[error("cannot write the layer")]
     Output(#[source] io::Error),
@@ -38,8 +55,226 @@ pub enum WriteError {
 /// Writes `changes` as an uncompressed tar stream, end marker included, and returns the writer. Equal changes
 /// give equal bytes. Modification times later than `clamp` seconds after the epoch are written as `clamp`.
 ///
+/// Times are written in whole seconds, rounded down, as containerd's and so BuildKit's layers have them. Entries
+/// follow the order of [`Changes`], but for a hard link whose target comes later: these are at the end.
+///
 /// # Errors
 /// A content cannot be read or has another length than its attributes say; the writer fails.
-pub fn write_changes<W: Write>(_changes: &Changes, _writer: W, _clamp: Option<i64>) -> Result<W, WriteError> {
-    unimplemented!()
+pub fn write_changes<W: Write>(changes: &Changes, writer: W, clamp: Option<i64>) -> Result<W, WriteError> {
+    let mut tar =
+        Writer { output: BufWriter::with_capacity(128 << 10, writer), clamp, buffer: vec![0; 64 << 10] };
+    let mut written = HashSet::new();
+    let mut later = Vec::new();
+    let has_links = changes.iter().any(|(_, entry)| matches!(entry, Entry::HardLink(_)));
+    for (path, entry) in changes.iter().filter(|(path, _)| !path.as_os_str().is_empty()) {
+        match entry {
+            Entry::HardLink(target)
+                if changes.get(target).is_some() && !written.contains(target.as_path()) =>
+            {
+                later.push((path, target));
+                continue;
+            }
+            entry => tar.entry(path, entry)?,
+        }
+        if has_links {
+            written.insert(path);
+        }
+    }
+    for (path, target) in later {
+        tar.entry(path, &Entry::HardLink(target.clone()))?;
+    }
+    tar.finish()
+}
+
+struct Writer<W: Write> {
+    output: BufWriter<W>,
+    clamp: Option<i64>,
+    buffer: Vec<u8>,
+}
+
+/// What goes into one header.
+struct Header<'a> {
+    path: &'a [u8],
+    flag: u8,
+    link: &'a [u8],
+    size: u64,
+}
+
+impl<W: Write> Writer<W> {
+    fn entry(&mut self, path: &Path, entry: &Entry) -> Result<(), WriteError> {
+        let empty = Meta::new(Kind::File, 0);
+        match entry {
+            Entry::Whiteout => {
+                let path = whiteout::file_for(path);
+                return self.node(&path, &empty, &Content::None);
+            }
+            _ if path.iter().any(|name| name.as_bytes().starts_with(whiteout::PREFIX)) => {
+                return Err(WriteError::Reserved { path: path.to_owned() });
+            }
+            Entry::Node { meta, content } => self.node(path, meta, content)?,
+            Entry::Opaque(meta) => {
+                self.node(path, meta, &Content::None)?;
+                self.node(&path.join(OsStr::from_bytes(whiteout::OPAQUE)), &empty, &Content::None)?;
+            }
+            Entry::HardLink(target) => {
+                let target = target.as_os_str().as_bytes();
+                let header = Header { path: path.as_os_str().as_bytes(), flag: b'1', link: target, size: 0 };
+                self.header(&header, &empty).map_err(WriteError::Output)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, path: &Path, meta: &Meta, content: &Content) -> Result<(), WriteError> {
+        let mut name = path.as_os_str().as_bytes().to_vec();
+        let (flag, link, size) = match &meta.kind {
+            Kind::File => (b'0', &[][..], meta.size),
+            Kind::Symlink(target) => (b'2', target.as_bytes(), 0),
+            Kind::CharDevice { .. } => (b'3', &[][..], 0),
+            Kind::BlockDevice { .. } => (b'4', &[][..], 0),
+            Kind::Directory => {
+                name.push(b'/');
+                (b'5', &[][..], 0)
+            }
+            Kind::Fifo => (b'6', &[][..], 0),
+            Kind::Socket => return Ok(()),
+        };
+        let header = Header { path: &name, flag, link, size };
+        self.header(&header, meta).map_err(WriteError::Output)?;
+        if size > 0 { self.content(path, content, size) } else { Ok(()) }
+    }
+
+    fn content(&mut self, path: &Path, content: &Content, size: u64) -> Result<(), WriteError> {
+        let changed = || WriteError::Changed { path: path.to_owned(), expected: size };
+        let mut reader = content.open()?;
+        let mut rest = size;
+        loop {
+            let count = match reader.read(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(changed()),
+                read => read.map_err(|source| WriteError::Content { path: path.to_owned(), source })?,
+            };
+            rest = rest.checked_sub(count as u64).ok_or_else(changed)?;
+            if count == 0 {
+                break;
+            }
+            self.output
+                .write_all(self.buffer.get(..count).unwrap_or_default())
+                .map_err(WriteError::Output)?;
+        }
+        if rest > 0 { Err(changed()) } else { self.pad(size).map_err(WriteError::Output) }
+    }
+
+    fn pad(&mut self, size: u64) -> io::Result<()> {
+        let padding = usize::try_from(size.wrapping_neg() % BLOCK as u64).unwrap_or(0);
+        self.output.write_all([0; BLOCK].get(..padding).unwrap_or_default())
+    }
+
+    fn header(&mut self, header: &Header<'_>, meta: &Meta) -> io::Result<()> {
+        let seconds = self.clamp.map_or(meta.mtime.seconds, |clamp| meta.mtime.seconds.min(clamp));
+        let meta = &Meta { mtime: Time::seconds(seconds), ..meta.clone() };
+        let records = records(header, meta);
+        if !records.is_empty() {
+            let name = header.path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty());
+            let name = [b"PaxHeaders/", name.unwrap_or_default()].concat();
+            let name = name.get(..100).unwrap_or(&name);
+            let extended = Header { path: name, flag: b'x', link: &[], size: records.len() as u64 };
+            self.block(&extended, &Meta::new(Kind::File, 0o644))?;
+            self.output.write_all(&records)?;
+            self.pad(records.len() as u64)?;
+        }
+        self.block(header, meta)
+    }
+
+    fn block(&mut self, header: &Header<'_>, meta: &Meta) -> io::Result<()> {
+        let mut block = Block([0; BLOCK]);
+        let (prefix, name) =
+            split(header.path).unwrap_or_else(|| (&[], header.path.get(..100).unwrap_or_default()));
+        put(&mut block, header::NAME, name);
+        put(&mut block, header::PREFIX, prefix);
+        put(&mut block, header::LINK, header.link.get(..100).unwrap_or(header.link));
+        put(&mut block, header::MAGIC, header::USTAR);
+        let (major, minor) = match meta.kind {
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => (major, minor),
+            _ => (0, 0),
+        };
+        let mtime = u64::try_from(meta.mtime.seconds).unwrap_or(0);
+        for (field, value) in [
+            (header::MODE, u64::from(meta.mode & 0o7777)),
+            (header::UID, fitting(meta.uid.into(), MAX_8)),
+            (header::GID, fitting(meta.gid.into(), MAX_8)),
+            (header::SIZE, fitting(header.size, MAX_12)),
+            (header::MTIME, fitting(mtime, MAX_12)),
+            (header::DEV_MAJOR, major.into()),
+            (header::DEV_MINOR, minor.into()),
+        ] {
+            header::octal(block.0.get_mut(field).unwrap_or_default(), value)?;
+        }
+        if let Some(flag) = block.0.get_mut(header::TYPE) {
+            *flag = header.flag;
+        }
+        let sum = format!("{:06o}\0 ", block.sum());
+        put(&mut block, header::CHECKSUM, sum.as_bytes());
+        self.output.write_all(&block.0)
+    }
+
+    fn finish(mut self) -> Result<W, WriteError> {
+        self.output.write_all(&[0; 2 * BLOCK]).map_err(WriteError::Output)?;
+        self.output.into_inner().map_err(|error| WriteError::Output(error.into_error()))
+    }
+}
+
+/// Makes the records for what the header block cannot say, sorted by key.
+fn records(header: &Header<'_>, meta: &Meta) -> Vec<u8> {
+    let mut records = std::collections::BTreeMap::new();
+    let mut add = |key: &[u8], value: &[u8]| drop(records.insert(key.to_vec(), value.to_vec()));
+    if split(header.path).is_none() {
+        add(b"path", header.path);
+    }
+    if header.link.len() > header::LINK.len() {
+        add(b"linkpath", header.link);
+    }
+    if header.size > MAX_12 {
+        add(b"size", header.size.to_string().as_bytes());
+    }
+    if u64::from(meta.uid) > MAX_8 {
+        add(b"uid", meta.uid.to_string().as_bytes());
+    }
+    if u64::from(meta.gid) > MAX_8 {
+        add(b"gid", meta.gid.to_string().as_bytes());
+    }
+    if !u64::try_from(meta.mtime.seconds).is_ok_and(|seconds| seconds <= MAX_12) {
+        add(b"mtime", meta.mtime.seconds.to_string().as_bytes());
+    }
+    for (name, value) in &meta.xattrs {
+        add(&[pax::XATTR, name].concat(), value);
+    }
+    let mut bytes = Vec::new();
+    for (key, value) in &records {
+        pax::append(&mut bytes, key, value);
+    }
+    bytes
+}
+
+/// Returns the number, or 0 where a record says it.
+const fn fitting(number: u64, max: u64) -> u64 {
+    if number > max { 0 } else { number }
+}
+
+fn put(block: &mut Block, field: std::ops::Range<usize>, bytes: &[u8]) {
+    if let Some(target) = block.0.get_mut(field).and_then(|field| field.get_mut(..bytes.len())) {
+        target.copy_from_slice(bytes);
+    }
+}
+
+/// Splits a path into prefix and name as ustar has room for; none if it does not fit.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    if path.len() <= header::NAME.len() {
+        return Some((&[], path));
+    }
+    // the slash between them is in neither, and a directory's last one stays with its name
+    let last = path.len().checked_sub(2)?.min(header::PREFIX.len());
+    let slash = path.get(..=last)?.iter().rposition(|byte| *byte == b'/')?;
+    let (prefix, name) = (path.get(..slash)?, path.get(slash + 1..)?);
+    (!prefix.is_empty() && name.len() <= header::NAME.len()).then_some((prefix, name))
 }
