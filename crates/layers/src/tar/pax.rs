@@ -166,7 +166,7 @@ mod tests {
         check(b"9 path=a\n9 path=a\n", true);
         check(b"9 path=a\n9 path=b\n", false);
         check(b"8 path=a\n", false);
-        check(b"10 path=a\n", false);
+        check(b"11 path=a\n", false);
         check(b"9 path=a\n\0", false);
         check(b"9 path=aa", false);
         check(b"+9 path=a\n", false);
