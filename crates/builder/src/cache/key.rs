@@ -283,3 +283,7 @@ fn add_copy(hasher: &mut KeyHasher, step: &CopyStep) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "key_tests.rs"]
+mod tests;

@@ -28,10 +28,14 @@
 //! ```
 
 mod chmod;
+mod configure;
 mod contexts;
+mod copy;
 mod expose;
 mod go_format;
 mod graph;
+mod link;
+mod lookup;
 mod lower;
 mod options;
 mod path;
@@ -39,12 +43,14 @@ mod remote;
 mod run;
 mod scope;
 mod signal;
+mod stage;
 mod step;
 pub mod support;
 mod warning;
 
-pub use graph::{Graph, graph};
-pub use lower::lower;
+pub use graph::Graph;
+pub use link::graph;
+pub use lower::{directory_config, lower};
 pub use options::{PlanError, PlanOptions, PlatformOrigin, Scope};
 pub use step::{
     Access, Base, BindMount, CacheMount, CopyKind, CopySource, CopyStep, ImageRequest, Network, Plan,

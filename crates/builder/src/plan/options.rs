@@ -86,3 +86,9 @@ impl From<Diagnostic> for PlanError {
         Self(vec![diagnostic])
     }
 }
+
+impl From<Box<Diagnostic>> for PlanError {
+    fn from(diagnostic: Box<Diagnostic>) -> Self {
+        Self(vec![*diagnostic])
+    }
+}

@@ -1,6 +1,6 @@
 //! Variables: what words expand against, and where their values come from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rbuild_image::Platform;
 
@@ -17,16 +17,6 @@ pub(super) fn is_exported(name: &str) -> bool {
 pub(super) struct Environment(Vec<(String, String)>);
 
 impl Environment {
-    /// Reads `NAME=value` entries; one without `=` has an empty value.
-    pub(super) fn from_entries(entries: &[String]) -> Self {
-        let mut environment = Self::default();
-        for entry in entries {
-            let (name, value) = split_entry(entry);
-            environment.set(name, value);
-        }
-        environment
-    }
-
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -107,16 +97,16 @@ pub(super) fn proxies(build_args: &BTreeMap<String, String>) -> Vec<(String, Str
     out
 }
 
-/// Names that a word used and that nothing defines.
-pub(super) type Unmatched = BTreeSet<String>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn environment_moves_what_is_set_again() {
-        let mut environment = Environment::from_entries(&["A=1".into(), "B".into(), "C=x=y".into()]);
+        let mut environment = Environment::default();
+        for (name, value) in [("A", "1"), ("B", ""), ("C", "x=y")] {
+            environment.set(name, value);
+        }
         environment.set("A", "2");
         let expect =
             [("B", ""), ("C", "x=y"), ("A", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -13,6 +13,8 @@ pub struct Plan {
     pub target: usize,
     /// Lint findings that only planning can see, in the order they were met.
     pub warnings: Vec<Diagnostic>,
+    /// `SOURCE_DATE_EPOCH`, from a build argument or the global scope, in seconds since 1970.
+    pub source_date_epoch: Option<i64>,
 }
 
 /// One stage: a base and the steps on top of it.

@@ -2,13 +2,26 @@
 
 use rbuild_dockerfile::{Diagnostic, Dockerfile, Severity, Span, nearest};
 
+/// A result whose error forbids the build.
+pub(super) type Checked<T> = Result<T, Box<Diagnostic>>;
+
+/// Makes an error; its place is added where the instruction is known.
+pub(super) fn refuse(message: impl Into<String>) -> Box<Diagnostic> {
+    Box::new(Diagnostic::error(message))
+}
+
 /// Says where a finding belongs: the characters and the lines of the instruction.
-pub(super) fn place(diagnostic: Diagnostic, dockerfile: &Dockerfile, span: Span) -> Diagnostic {
+pub(super) fn place(
+    diagnostic: impl Into<Box<Diagnostic>>,
+    dockerfile: &Dockerfile,
+    span: Span,
+) -> Box<Diagnostic> {
+    let diagnostic = *diagnostic.into();
     let diagnostic = if diagnostic.span.is_some() { diagnostic } else { diagnostic.at(span) };
-    match dockerfile.lines(span) {
+    Box::new(match dockerfile.lines(span) {
         Some((start, end)) if diagnostic.lines.is_none() => diagnostic.on_lines(start, end),
         _ => diagnostic,
-    }
+    })
 }
 
 /// Makes the warning of a rule, unless the rule is switched off for the file or for the instruction.
@@ -33,7 +46,7 @@ pub(super) fn new(
         url: Some(format!("https://docs.docker.com/go/dockerfile/rule/{page}/")),
         ..Diagnostic::error(message)
     };
-    Some(place(warning, dockerfile, span))
+    Some(*place(warning, dockerfile, span))
 }
 
 /// ` (did you mean $PATH?)` when a name is near, else nothing.
