@@ -1,3 +1,5 @@
 //! What lets a build skip work it did before.
 
+pub mod content;
 pub mod key;
+pub mod local;

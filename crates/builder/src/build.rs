@@ -1,0 +1,367 @@
+//! A build from end to end: the only file that knows every stage of the pipeline.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rbuild_dockerfile::{Diagnostic, Dockerfile};
+use rbuild_image::{Descriptor, Digest, Finished, ImageConfig, Platform};
+use rbuild_layers::Store;
+use rbuild_registry::Client;
+use rbuild_sandbox::Cancel;
+
+use crate::context::{ContextDir, NamedContext};
+use crate::error::BuildError;
+use crate::event::Event;
+use crate::execute::{Clock, Executor, ExecutorSettings};
+use crate::export::{Exporter, Output, Outputs};
+use crate::images::Images;
+use crate::options::{BuildOptions, Context, DockerfileSource};
+use crate::plan::{self, ImageRequest, Plan, PlanOptions, PlatformOrigin};
+use crate::schedule;
+
+/// How often a cancelled build looks up from waiting for a registry.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Bytes a Dockerfile may have.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+
+/// Takes the events of a build, in order; called from several threads, never at the same time by one step.
+pub type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// A build that can be run.
+///
+/// Nothing happens before [`Build::run`]. A build needs a [`Store`]; it needs a [`Client`] when a name of a
+/// registry is read or pushed.
+#[derive(Clone)]
+#[must_use = "a build does nothing before it is run"]
+pub struct Build {
+    options: BuildOptions,
+    store: Option<Store>,
+    client: Option<Client>,
+    on_event: OnEvent,
+    cancel: Cancel,
+}
+
+impl std::fmt::Debug for Build {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Build").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl From<BuildOptions> for Build {
+    fn from(options: BuildOptions) -> Self {
+        Self { options, store: None, client: None, on_event: Arc::new(|_| {}), cancel: Cancel::new() }
+    }
+}
+
+impl Build {
+    /// Starts with a context and everything else as `docker build` has it by default.
+    pub fn new(context: Context) -> Self {
+        Self::from(BuildOptions { context, ..BuildOptions::default() })
+    }
+
+    /// Keeps blobs, snapshots and step results in this store.
+    pub fn store(mut self, store: Store) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Reaches registries through this client.
+    pub fn registry(mut self, client: Client) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// Takes the Dockerfile from there; a relative path starts at the context directory.
+    pub fn dockerfile(mut self, source: impl Into<DockerfileSource>) -> Self {
+        self.options.dockerfile = source.into();
+        self
+    }
+
+    /// Names the result; a name of a registry is pushed there.
+    pub fn tag(mut self, name: impl Into<String>) -> Self {
+        self.options.tags.push(name.into());
+        self
+    }
+
+    /// Gives an `ARG` its value.
+    pub fn build_arg(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.build_args.insert(name.into(), value.into());
+        self
+    }
+
+    /// Builds this stage instead of the last.
+    pub fn target(mut self, stage: impl Into<String>) -> Self {
+        self.options.target = Some(stage.into());
+        self
+    }
+
+    /// Builds for this platform instead of the host's.
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.options.platform = Some(platform);
+        self
+    }
+
+    /// Lets a tree or image stand for a name of the Dockerfile.
+    pub fn named_context(mut self, name: impl Into<String>, context: NamedContext) -> Self {
+        self.options.named_contexts.insert(name.into(), context);
+        self
+    }
+
+    /// Writes the result there, beside or instead of pushing its tags (see [`BuildOptions::push`]).
+    pub fn output(mut self, output: Output) -> Self {
+        self.options.outputs.push(output);
+        self
+    }
+
+    /// Tells what happens while it happens.
+    pub fn on_event(mut self, on_event: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.on_event = Arc::new(on_event);
+        self
+    }
+
+    /// Stops the build when this switch is turned on.
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Runs the build to its end. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// [`BuildError`]. No name stands for a half-done result then, and no process or mount is left.
+    ///
+    /// # Panics
+    /// Outside of a multi-threaded tokio runtime.
+    pub async fn run(self) -> Result<Built, BuildError> {
+        let started = Instant::now();
+        let _guard = CancelOnDrop(self.cancel.clone());
+        let store = self.store.clone().ok_or_else(|| BuildError::Option {
+            option: "store",
+            value: String::new(),
+            reason: "a build needs one".to_owned(),
+        })?;
+        let context = self.open_context()?;
+        let dockerfile = self.parse(&context)?;
+        let outputs = Outputs::new(&self.options)?;
+        let images = Images::new(&self.options, store.clone(), self.client.clone());
+        let (plan, images) = self.plan(&dockerfile, images).await?;
+        self.announce(&plan);
+
+        let epoch = self.epoch()?;
+        let executor = Arc::new(Executor::new(ExecutorSettings {
+            options: self.options.clone(),
+            store,
+            context,
+            images,
+            layers: outputs.layers(epoch),
+            clock: Clock::new(epoch),
+            on_event: Arc::clone(&self.on_event),
+            cancel: self.cancel.clone(),
+        })?);
+        let worker = Arc::clone(&executor);
+        let run =
+            tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile.dockerfile.text));
+        let stage = run.await.map_err(|_| BuildError::Cancelled)??;
+
+        let finished = stage.image.finish(&self.options.annotations);
+        let client = self.client.as_ref();
+        let exporter = Exporter {
+            executor: &executor,
+            client,
+            stage: &stage,
+            finished: &finished,
+            on_event: &self.on_event,
+        };
+        self.cancellable(exporter.write(&outputs)).await??;
+        let built = Built::new(&finished, &outputs, started.elapsed());
+        (self.on_event)(built.done());
+        Ok(built)
+    }
+
+    fn open_context(&self) -> Result<Option<Arc<ContextDir>>, BuildError> {
+        let Some(dir) = &self.options.context.dir else { return Ok(None) };
+        let mut candidates = Vec::new();
+        if let DockerfileSource::Path(path) = &self.options.dockerfile {
+            let mut own = dir.join(path).into_os_string();
+            own.push(".dockerignore");
+            candidates.push(PathBuf::from(own));
+        } else {
+            candidates.push(dir.join("Dockerfile.dockerignore"));
+        }
+        candidates.push(dir.join(".dockerignore"));
+        let ignore = ContextDir::ignore_file(&candidates)?;
+        Ok(Some(Arc::new(ContextDir::open(dir, ignore)?)))
+    }
+
+    fn parse(&self, context: &Option<Arc<ContextDir>>) -> Result<Source, BuildError> {
+        let (name, text) = match &self.options.dockerfile {
+            DockerfileSource::Text { name, text } => (name.clone(), text.clone().into_bytes()),
+            DockerfileSource::Path(path) => {
+                let path = context.as_ref().map_or(path.clone(), |context| context.path().join(path));
+                (path.display().to_string(), read_dockerfile(path)?)
+            }
+            DockerfileSource::Default => {
+                let dir = context.as_ref().map(|context| context.path().to_owned()).unwrap_or_default();
+                let (first, second) = (dir.join("Dockerfile"), dir.join("dockerfile"));
+                let path = if !first.exists() && second.exists() { second } else { first };
+                (path.display().to_string(), read_dockerfile(path)?)
+            }
+        };
+        let (dockerfile, diagnostics) = Dockerfile::parse(&text);
+        let source = Source { name, dockerfile };
+        if diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(source.refuse(diagnostics));
+        }
+        for warning in diagnostics {
+            (self.on_event)(Event::Warning(warning));
+        }
+        Ok(source)
+    }
+
+    async fn plan(&self, source: &Source, mut images: Images) -> Result<(Plan, Images), BuildError> {
+        let refuse = |error: plan::PlanError| source.refuse(error.0);
+        let options = self.plan_options();
+        let mut graph = plan::graph(&source.dockerfile, &options).map_err(refuse)?;
+        let mut configs: BTreeMap<ImageRequest, ImageConfig> = BTreeMap::new();
+        loop {
+            let missing = graph.missing(&configs).map_err(refuse)?;
+            if missing.is_empty() {
+                break;
+            }
+            for base in self.cancellable(images.resolve(&missing)).await?? {
+                if let Some(digest) = base.digest {
+                    let digest = digest.to_string();
+                    (self.on_event)(Event::Resolved { name: base.request.name.clone(), digest });
+                }
+                configs.insert(base.request.clone(), base.image.config.clone());
+            }
+        }
+        let plan = plan::lower(&source.dockerfile, graph, &options, &configs).map_err(refuse)?;
+        Ok((plan, images))
+    }
+
+    fn plan_options(&self) -> PlanOptions {
+        let options = &self.options;
+        let origin =
+            if options.platform.is_some() { PlatformOrigin::Requested } else { PlatformOrigin::Host };
+        PlanOptions {
+            target: options.target.clone(),
+            build_args: options.build_args.clone(),
+            platform: options.platform.clone().unwrap_or_else(Platform::host),
+            platform_origin: origin,
+            build_platform: Platform::host(),
+            named_contexts: options.named_contexts.keys().cloned().collect(),
+            labels: options.labels.clone(),
+            network: options.network,
+            ..PlanOptions::default()
+        }
+    }
+
+    fn announce(&self, plan: &Plan) {
+        for warning in &plan.warnings {
+            (self.on_event)(Event::Warning(warning.clone()));
+        }
+        (self.on_event)(Event::PlanReady {
+            stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
+            steps: plan.stages.iter().map(|stage| stage.steps.len()).sum(),
+        });
+    }
+
+    fn epoch(&self) -> Result<Option<i64>, BuildError> {
+        if let Some(epoch) = self.options.source_date_epoch {
+            return Ok(Some(epoch));
+        }
+        let value = self.options.build_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty());
+        let parse = |value: &String| {
+            value.parse().map_err(|_| BuildError::Option {
+                option: "SOURCE_DATE_EPOCH",
+                value: value.clone(),
+                reason: "want seconds since 1970".to_owned(),
+            })
+        };
+        value.map(parse).transpose()
+    }
+
+    /// Waits for a future unless the build is cancelled first.
+    async fn cancellable<F: Future>(&self, future: F) -> Result<F::Output, BuildError> {
+        let cancelled = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(CANCEL_POLL).await;
+            }
+        };
+        tokio::select! {
+            output = future => Ok(output),
+            () = cancelled => Err(BuildError::Cancelled),
+        }
+    }
+}
+
+/// A parsed Dockerfile and its name.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub name: String,
+    pub dockerfile: Dockerfile,
+}
+
+impl Source {
+    fn refuse(&self, diagnostics: Vec<Diagnostic>) -> BuildError {
+        BuildError::Refused { name: self.name.clone(), text: self.dockerfile.text.clone(), diagnostics }
+    }
+}
+
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn read_dockerfile(path: PathBuf) -> Result<Vec<u8>, BuildError> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(MAX_DOCKERFILE).read_to_end(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(source) => Err(BuildError::Dockerfile { path, source }),
+    }
+}
+
+/// What a build made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Built {
+    /// The manifest, with media type, size and platform.
+    pub descriptor: Descriptor,
+    /// The digest of the image config, which docker calls the image id.
+    pub config_digest: Digest,
+    /// The names it got, in full form.
+    pub names: Vec<String>,
+    /// Compressed size of the whole image in bytes.
+    pub size: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Built {
+    fn new(finished: &Finished, outputs: &Outputs, duration: Duration) -> Self {
+        Self {
+            descriptor: finished.descriptor(),
+            config_digest: finished.config.digest(),
+            names: outputs.names(),
+            size: finished.size(),
+            duration,
+        }
+    }
+
+    /// The digest of the manifest.
+    pub fn digest(&self) -> Digest {
+        self.descriptor.digest
+    }
+
+    fn done(&self) -> Event {
+        Event::Done { digest: self.digest().to_string(), size: self.size, duration: self.duration }
+    }
+}

@@ -1,0 +1,67 @@
+//! Results of steps in the store: key to layer.
+
+use rbuild_image::{Descriptor, DiffId, Digest, Layer};
+use rbuild_layers::store::StoreDirError;
+use rbuild_layers::{LayerOptions, Store};
+use serde::{Deserialize, Serialize};
+
+/// Remembers which layer a step made.
+///
+/// Entries of layers that were made with another compression, level or time limit are not found.
+#[derive(Debug, Clone)]
+pub struct LocalCache {
+    store: Store,
+    variant: String,
+}
+
+/// What a step made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepResult {
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// The digest of the uncompressed layer.
+    pub diff_id: DiffId,
+    /// When the layer was made, as RFC 3339.
+    pub created: String,
+}
+
+impl StepResult {
+    /// The layer.
+    pub fn layer(&self) -> Layer {
+        Layer { descriptor: self.descriptor.clone(), diff_id: self.diff_id }
+    }
+}
+
+impl LocalCache {
+    /// Looks into `store` for layers made with `options`.
+    pub fn new(store: Store, options: &LayerOptions) -> Self {
+        let level = options.level.map_or_else(|| "default".to_owned(), |level| level.to_string());
+        let clamp = options.clamp.map_or_else(|| "keep".to_owned(), |clamp| clamp.to_string());
+        Self { store, variant: format!("{}-{level}-{clamp}", options.compression) }
+    }
+
+    /// Finds the result recorded under a key, if its blob is still there. A malformed entry is a miss.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn get(&self, key: &Digest) -> Result<Option<StepResult>, StoreDirError> {
+        let Some(bytes) = self.store.cache_get(&self.name(key))? else { return Ok(None) };
+        let Ok(result) = serde_json::from_slice::<StepResult>(&bytes) else { return Ok(None) };
+        let present = std::fs::metadata(self.store.blob_path(&result.descriptor.digest))
+            .is_ok_and(|file| file.is_file() && file.len() == result.descriptor.size);
+        Ok(present.then_some(result))
+    }
+
+    /// Records a result under a key, atomically.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put(&self, key: &Digest, result: &StepResult) -> Result<(), StoreDirError> {
+        let bytes = serde_json::to_vec(result).unwrap_or_default();
+        self.store.cache_put(&self.name(key), &bytes)
+    }
+
+    fn name(&self, key: &Digest) -> String {
+        format!("steps/{}/{}", self.variant, key.hex())
+    }
+}

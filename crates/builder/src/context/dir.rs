@@ -1,0 +1,191 @@
+//! A local directory as a context: read-only, without what its ignore file excludes, and without its owners.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_dockerfile::IgnoreFile;
+use rbuild_layers::{Content, FileId, Meta, Root, RootError};
+use thiserror::Error;
+
+/// Bytes an ignore file may have.
+const MAX_IGNORE_FILE: u64 = 4 << 20;
+
+/// Why a directory cannot be a context.
+#[derive(Debug, Error)]
+pub enum ContextError {
+    /// It is missing, no directory, or may not be read.
+    #[error("cannot open the context {}", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: RootError,
+    },
+    /// The ignore file cannot be read.
+    #[error("cannot read {}", path.display())]
+    ReadIgnore {
+        /// The ignore file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The ignore file is malformed.
+    #[error("cannot parse {}: {message}", path.display())]
+    ParseIgnore {
+        /// The ignore file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// A directory of the host whose excluded paths do not exist and whose owners are all 0:0.
+///
+/// Directories are listed when they are first asked for and remembered, so that a build sees one state of each.
+/// Excluded directories are entered only if a pattern may take something below them back in. Nothing is written.
+#[derive(Debug)]
+pub struct ContextDir {
+    root: Root,
+    ignore: Option<IgnoreFile>,
+    listings: Mutex<HashMap<PathBuf, Arc<Listing>>>,
+}
+
+type Listing = BTreeMap<OsString, Meta>;
+
+impl ContextDir {
+    /// Opens a directory with the patterns of `ignore`.
+    ///
+    /// # Errors
+    /// [`ContextError::Open`]
+    pub fn open(path: &Path, ignore: Option<IgnoreFile>) -> Result<Self, ContextError> {
+        let root = Root::open(path).map_err(|source| ContextError::Open { path: path.to_owned(), source })?;
+        Ok(Self { root, ignore, listings: Mutex::default() })
+    }
+
+    /// Reads the first ignore file there is of `candidates`; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ContextError::ReadIgnore`], [`ContextError::ParseIgnore`]
+    pub fn ignore_file(candidates: &[PathBuf]) -> Result<Option<IgnoreFile>, ContextError> {
+        for path in candidates {
+            let bytes = match read_bounded(path) {
+                Ok(bytes) => bytes,
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound) => continue,
+                Err(source) => return Err(ContextError::ReadIgnore { path: path.clone(), source }),
+            };
+            let parsed = IgnoreFile::parse(&bytes);
+            let failed =
+                |error| ContextError::ParseIgnore { path: path.clone(), message: format!("{error}") };
+            return parsed.map(Some).map_err(failed);
+        }
+        Ok(None)
+    }
+
+    /// Tells whether the ignore file hides a path, which need not exist.
+    pub fn excludes(&self, path: &Path) -> bool {
+        self.ignore.as_ref().is_some_and(|ignore| ignore.is_ignored(&path.to_string_lossy()))
+    }
+
+    /// What is at a path, symbolic links not followed; none if it does not exist or is excluded.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn metadata(&self, path: &Path) -> Result<Option<Meta>, RootError> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(self.root.metadata(path)?.map(unowned));
+        };
+        Ok(self.listing(parent)?.get(name).cloned())
+    }
+
+    /// The names in a directory, sorted by bytes; none if it is missing, excluded or not a directory.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn read_dir(&self, path: &Path) -> Result<Vec<OsString>, RootError> {
+        Ok(self.listing(path)?.keys().cloned().collect())
+    }
+
+    /// Where the bytes of a regular file are, to be opened later.
+    pub fn content(&self, path: &Path) -> Content {
+        Content::Path { root: self.root.clone(), path: path.to_owned() }
+    }
+
+    /// The identity of a path; none if it does not exist.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn file_id(&self, path: &Path) -> Result<Option<FileId>, RootError> {
+        self.root.identity(path)
+    }
+
+    /// The directory's own path on the host.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Tells whether everything below the root is there as it is on disk.
+    pub fn is_unfiltered(&self) -> bool {
+        self.ignore.is_none()
+    }
+
+    fn listing(&self, directory: &Path) -> Result<Arc<Listing>, RootError> {
+        let known = self.listings.lock().unwrap_or_else(PoisonError::into_inner).get(directory).cloned();
+        if let Some(listing) = known {
+            return Ok(listing);
+        }
+        let mut listing = Listing::new();
+        if self.metadata(directory)?.is_some_and(|meta| meta.is_dir()) {
+            for name in self.root.read_dir(directory)? {
+                let path = directory.join(&name);
+                if let Some(meta) = self.root.metadata(&path)?
+                    && self.shows(&path, &meta)?
+                {
+                    listing.insert(name, unowned(meta));
+                }
+            }
+        }
+        let listing = Arc::new(listing);
+        self.listings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(directory.to_owned(), Arc::clone(&listing));
+        Ok(listing)
+    }
+
+    /// A path shows if it is not excluded, or if it is a directory with something that shows.
+    fn shows(&self, path: &Path, meta: &Meta) -> Result<bool, RootError> {
+        let Some(ignore) = &self.ignore else { return Ok(true) };
+        let text = path.to_string_lossy();
+        if !ignore.is_ignored(&text) {
+            return Ok(true);
+        }
+        if !meta.is_dir() || ignore.can_skip_dir(&text) {
+            return Ok(false);
+        }
+        for name in self.root.read_dir(path)? {
+            let below = path.join(name);
+            if let Some(meta) = self.root.metadata(&below)?
+                && self.shows(&below, &meta)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn unowned(meta: Meta) -> Meta {
+    Meta { uid: 0, gid: 0, ..meta }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_IGNORE_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_IGNORE_FILE {
+        return Err(std::io::Error::from(std::io::ErrorKind::FileTooLarge));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,152 @@
+//! Why a build failed.
+
+use std::path::PathBuf;
+
+use rbuild_dockerfile::Diagnostic;
+use rbuild_image::StoreError;
+use rbuild_layers::store::StoreDirError;
+use rbuild_registry::CopyError;
+use rbuild_sandbox::Unavailable;
+use thiserror::Error;
+
+use crate::context::{ContextError, NamedContextError};
+use crate::execute::StepError;
+use crate::export::ExportError;
+
+/// Why a build failed. No tag moved, and nothing half-done stays.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The Dockerfile must not be built: at least one diagnostic of severity error.
+    #[error("{} cannot be built: {}", name, first_message(diagnostics))]
+    Refused {
+        /// The Dockerfile's name, as given.
+        name: String,
+        /// Its text, which the diagnostics' spans point into.
+        text: String,
+        /// What is wrong.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// The Dockerfile cannot be read.
+    #[error("cannot read the Dockerfile {}", path.display())]
+    Dockerfile {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The build context cannot be used.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// A named context cannot be used.
+    #[error(transparent)]
+    NamedContext(#[from] NamedContextError),
+    /// An option of the build has a value that means nothing.
+    #[error("invalid {option} {value:?}: {reason}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A base image cannot be found.
+    #[error("cannot resolve the image {name}")]
+    Resolve {
+        /// The name as the Dockerfile has it.
+        name: String,
+        /// Why.
+        source: Box<StoreError>,
+    },
+    /// A base image was found and cannot be used.
+    #[error("cannot use the image {name}: {reason}")]
+    Base {
+        /// The name as the Dockerfile has it.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This host cannot run the steps.
+    #[error("cannot run RUN steps on this host")]
+    Isolation(#[from] Unavailable),
+    /// A step failed.
+    #[error(transparent)]
+    Step(Box<FailedStep>),
+    /// A push failed.
+    #[error("cannot push {name}")]
+    Push {
+        /// The name.
+        name: String,
+        /// Why.
+        source: Box<CopyError>,
+    },
+    /// An output cannot be written.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreDirError),
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// A step that failed, and its place.
+#[derive(Debug, Error)]
+#[error("[{stage} {number}/{total}] {display}")]
+pub struct FailedStep {
+    /// The name of its stage.
+    pub stage: String,
+    /// Its number in the stage, from 1.
+    pub number: usize,
+    /// How many steps the stage has.
+    pub total: usize,
+    /// The instruction as it is shown.
+    pub display: String,
+    /// The first line of the instruction in the Dockerfile, from 1.
+    pub line: usize,
+    /// Why.
+    pub source: StepError,
+}
+
+/// What kind of failure it is, for a caller that has one answer per kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The build itself failed.
+    Build,
+    /// The Dockerfile was refused, or an option makes no sense.
+    Usage,
+    /// A registry did not give or take something.
+    Registry,
+    /// This host cannot do it.
+    Host,
+    /// Somebody asked for it.
+    Cancelled,
+}
+
+impl BuildError {
+    /// Tells what kind of failure this is.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Refused { .. }
+            | Self::Dockerfile { .. }
+            | Self::Context(_)
+            | Self::NamedContext(_)
+            | Self::Option { .. } => Failure::Usage,
+            Self::Resolve { .. } | Self::Push { .. } => Failure::Registry,
+            Self::Isolation(_) => Failure::Host,
+            Self::Cancelled => Failure::Cancelled,
+            Self::Step(failed) => match failed.source {
+                StepError::Fetch { .. } => Failure::Registry,
+                StepError::Cancelled => Failure::Cancelled,
+                _ => Failure::Build,
+            },
+            Self::Base { .. } | Self::Export(_) | Self::Store(_) => Failure::Build,
+        }
+    }
+}
+
+fn first_message(diagnostics: &[Diagnostic]) -> String {
+    diagnostics.iter().find(|diagnostic| diagnostic.is_error()).map(ToString::to_string).unwrap_or_default()
+}

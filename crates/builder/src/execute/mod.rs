@@ -1,0 +1,390 @@
+//! Executes steps: looks their result up, or makes it.
+
+mod add;
+mod clock;
+mod configure;
+mod copier;
+mod copy;
+mod draft;
+mod error;
+mod links;
+mod mode;
+mod mounts;
+mod network_files;
+mod pattern;
+mod run;
+mod selection;
+mod stage;
+mod tree;
+mod user;
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use rbuild_image::{ChainId, Digest, Layer};
+use rbuild_layers::{Active, Changes, LayerOptions, Limits, Overlay, Snapshotter, Store, View, write_layer};
+use rbuild_sandbox::{Cancel, Isolation, Sandbox, Unavailable};
+
+pub(crate) use clock::Clock;
+pub use copier::CopyError;
+pub use draft::DraftError;
+pub use error::StepError;
+pub use mode::ModeError;
+pub(crate) use stage::Stage;
+pub use user::UserError;
+
+use crate::build::OnEvent;
+use crate::cache::content;
+use crate::cache::key::step_key;
+use crate::cache::local::{LocalCache, StepResult};
+use crate::context::ContextDir;
+use crate::error::BuildError;
+use crate::event::{Event, StepId};
+use crate::images::{BaseImage, Images, Origin};
+use crate::options::{BuildOptions, CacheUse};
+use crate::plan::{ImageRequest, Source, Step, StepKind};
+use draft::Draft;
+use network_files::NetworkFiles;
+use tree::Tree;
+
+/// What executing steps depends on.
+pub(crate) struct ExecutorSettings {
+    pub options: BuildOptions,
+    pub store: Store,
+    pub context: Option<Arc<ContextDir>>,
+    pub images: Images,
+    pub layers: LayerOptions,
+    pub clock: Clock,
+    pub on_event: OnEvent,
+    pub cancel: Cancel,
+}
+
+/// Executes the steps of a build.
+pub(crate) struct Executor {
+    settings: ExecutorSettings,
+    snapshotter: Box<dyn Snapshotter>,
+    cache: LocalCache,
+    network_files: NetworkFiles,
+    sandbox: OnceLock<Sandbox>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// What one step made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub layer: Layer,
+    pub created: String,
+    pub cached: bool,
+}
+
+/// A step and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task<'a> {
+    pub id: StepId,
+    pub step: &'a Step,
+    /// The stages that are done, in plan order.
+    pub done: &'a [Stage],
+}
+
+impl Executor {
+    /// Gets ready; nothing runs yet.
+    ///
+    /// # Errors
+    /// The store cannot be used.
+    pub(crate) fn new(settings: ExecutorSettings) -> Result<Self, BuildError> {
+        let network_files = NetworkFiles::new(&settings.store)?;
+        Ok(Self {
+            snapshotter: Box::new(Overlay::new(settings.store.clone(), Limits::default())),
+            cache: LocalCache::new(settings.store.clone(), &settings.layers),
+            network_files,
+            sandbox: OnceLock::new(),
+            runtime: tokio::runtime::Handle::current(),
+            settings,
+        })
+    }
+
+    /// The switch that stops the build.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        &self.settings.cancel
+    }
+
+    /// Tells what happens.
+    pub(crate) fn emit(&self, event: Event) {
+        (self.settings.on_event)(event);
+    }
+
+    /// The time the build says it is.
+    pub(crate) fn clock(&self) -> Clock {
+        self.settings.clock
+    }
+
+    /// What was resolved for a base.
+    pub(crate) fn base(&self, request: &ImageRequest) -> Result<Arc<BaseImage>, BuildError> {
+        let found = self.settings.images.get(request).cloned();
+        found.ok_or_else(|| BuildError::Base {
+            name: request.name.clone(),
+            reason: "it was not resolved".to_owned(),
+        })
+    }
+
+    /// The sandbox for RUN, found and announced when it is first asked for.
+    ///
+    /// # Errors
+    /// No isolation works on this host.
+    pub(crate) fn sandbox(&self) -> Result<&Sandbox, Unavailable> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(sandbox);
+        }
+        let scratch = self.network_files.directory();
+        let forced = self.settings.options.isolation;
+        let sandbox = match forced {
+            Some(isolation) => Sandbox::forced(isolation, scratch)?,
+            None => Sandbox::detect(scratch)?,
+        };
+        self.emit(Event::Isolation { name: sandbox.isolation().to_string(), why: describe_choice(forced) });
+        Ok(self.sandbox.get_or_init(|| sandbox))
+    }
+
+    /// Finds the layer that an earlier build made of the same step.
+    pub(crate) fn recorded(&self, task: Task<'_>, stage: &mut Stage) -> Result<Option<Made>, StepError> {
+        let definition = self.definition_key(task, stage)?;
+        let mut found = definition.map(|key| self.cached(&key)).transpose()?.flatten();
+        if found.is_none() {
+            found = self.cached(&self.content_key(task, stage)?)?;
+            if let (Some(key), Some(made)) = (definition, &found) {
+                self.record(&key, made)?;
+            }
+        }
+        if found.is_some() {
+            stage.draft = None;
+        }
+        Ok(found)
+    }
+
+    /// Executes a step above `stage`, and records its layer.
+    pub(crate) fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepError> {
+        let keys = [Some(self.content_key(task, stage)?), self.definition_key(task, stage)?];
+        let layer = match &task.step.kind {
+            StepKind::Run(step) => run::run(self, task, step, stage)?,
+            StepKind::Copy(step) => {
+                let tree = self.tree(&step.from, task.done)?;
+                let draft = self.draft(stage)?;
+                copy::run(step, &tree, draft, self.clock().time())?;
+                let changes = draft.take_changes()?;
+                self.write(&changes)?
+            }
+            StepKind::Workdir(step) => {
+                let draft = self.draft(stage)?;
+                configure::workdir(step, draft, self.clock().time())?;
+                let changes = draft.take_changes()?;
+                self.write(&changes)?
+            }
+            StepKind::Configure => self.write(&Changes::new())?,
+        };
+        let made = Made { layer, created: self.clock().text(), cached: false };
+        for key in keys.iter().flatten() {
+            self.record(key, &made)?;
+        }
+        Ok(made)
+    }
+
+    fn cached(&self, key: &Digest) -> Result<Option<Made>, StepError> {
+        if self.settings.options.cache == CacheUse::Ignore {
+            return Ok(None);
+        }
+        let found = self.cache.get(key).map_err(|source| StepError::snapshot("read the cache", source))?;
+        Ok(found.map(|result| Made {
+            layer: result.layer(),
+            created: self.clock().epoch().map_or(result.created, |_| self.clock().text()),
+            cached: true,
+        }))
+    }
+
+    fn record(&self, key: &Digest, made: &Made) -> Result<(), StepError> {
+        let result = StepResult {
+            descriptor: made.layer.descriptor.clone(),
+            diff_id: made.layer.diff_id,
+            created: made.created.clone(),
+        };
+        self.cache.put(key, &result).map_err(|source| StepError::snapshot("write the cache", source))
+    }
+
+    /// The key from the names of the trees that are read; none when a tree has no name but its content.
+    fn definition_key(&self, task: Task<'_>, stage: &Stage) -> Result<Option<Digest>, StepError> {
+        let mut inputs = Vec::new();
+        for source in sources(task.step) {
+            match source {
+                Source::Context => return Ok(None),
+                Source::Scratch => inputs.push(Digest::of(b"scratch")),
+                Source::Stage(index) => inputs.push(self.stage_digest(task.done, *index)?),
+                Source::Image(request) => {
+                    let base = self.image(request)?;
+                    if let Origin::Directory(_) = base.origin {
+                        return Ok(None);
+                    }
+                    let chain = ChainId::of(&base.image.config.rootfs.diff_ids);
+                    inputs.push(chain.map_or_else(|| Digest::of(b"scratch"), |ChainId(digest)| digest));
+                }
+            }
+        }
+        Ok(Some(self.key(task.step, stage, "definition", &inputs)))
+    }
+
+    /// The key from the content that is read.
+    fn content_key(&self, task: Task<'_>, stage: &Stage) -> Result<Digest, StepError> {
+        let mut inputs = Vec::new();
+        match &task.step.kind {
+            StepKind::Copy(step) => {
+                let tree = self.tree(&step.from, task.done)?;
+                let read = copy::collect(step, &tree, self.clock().time())?.take_changes()?;
+                inputs.push(content::digest(&read)?);
+            }
+            StepKind::Run(step) => {
+                for mount in &step.mounts {
+                    if let Some((source, path)) = mounts::reads(mount) {
+                        let read =
+                            mounts::collect(&self.tree(source, task.done)?, path, self.clock().time())?;
+                        inputs.push(content::digest(&read)?);
+                    }
+                }
+            }
+            StepKind::Workdir(_) | StepKind::Configure => {}
+        }
+        Ok(self.key(task.step, stage, "content", &inputs))
+    }
+
+    fn key(&self, step: &Step, stage: &Stage, kind: &str, inputs: &[Digest]) -> Digest {
+        let independent = matches!(&step.kind, StepKind::Copy(step) if copy::is_independent(step));
+        let parent = if independent { None } else { stage.chain_id() };
+        let mut named = vec![Digest::of(kind.as_bytes())];
+        named.extend_from_slice(inputs);
+        step_key(parent.as_ref(), step, &stage.image.config.platform(), &named)
+    }
+
+    fn stage_digest(&self, done: &[Stage], index: usize) -> Result<Digest, StepError> {
+        let stage = done.get(index).ok_or_else(|| missing_stage(index))?;
+        Ok(stage.chain_id().unwrap_or_else(|| Digest::of(b"scratch")))
+    }
+
+    fn image(&self, request: &ImageRequest) -> Result<Arc<BaseImage>, StepError> {
+        self.base(request).map_err(|error| StepError::snapshot("read a named tree", error))
+    }
+
+    /// The tree a step reads from.
+    fn tree(&self, source: &Source, done: &[Stage]) -> Result<Tree, StepError> {
+        match source {
+            Source::Scratch => Ok(Tree::Rootfs(View::empty())),
+            Source::Context => Ok(match &self.settings.context {
+                Some(context) => Tree::Context(Arc::clone(context)),
+                None => Tree::Rootfs(View::empty()),
+            }),
+            Source::Stage(index) => {
+                let stage = done.get(*index).ok_or_else(|| missing_stage(*index))?;
+                self.view(&stage.image.chain(), &stage.bases).map(Tree::Rootfs)
+            }
+            Source::Image(request) => {
+                let base = self.image(request)?;
+                match &base.origin {
+                    Origin::Directory(dir) => Ok(Tree::Context(Arc::clone(dir))),
+                    _ => self.view(&base.image.chain(), std::slice::from_ref(&base)).map(Tree::Rootfs),
+                }
+            }
+        }
+    }
+
+    /// The rootfs of a stage as a value.
+    fn draft<'s>(&self, stage: &'s mut Stage) -> Result<&'s mut Draft, StepError> {
+        if stage.draft.is_none() {
+            let view = self.view(&stage.image.chain(), &stage.bases)?;
+            stage.draft = Some(Draft::new(view));
+        }
+        stage.draft.as_mut().ok_or(StepError::Cancelled)
+    }
+
+    /// The tree that layers make, fetched and unpacked as far as it is not.
+    pub(crate) fn view(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<View, StepError> {
+        if chain.is_empty() {
+            return Ok(View::empty());
+        }
+        self.fetch(chain, bases)?;
+        self.unpacked(chain)
+    }
+
+    /// The tree that layers make whose blobs are all in the store.
+    pub(crate) fn unpacked(&self, chain: &[Layer]) -> Result<View, StepError> {
+        self.snapshotter.view(chain).map_err(|source| StepError::snapshot("unpack the rootfs", source))
+    }
+
+    /// Brings into the store what unpacking a chain will read.
+    pub(crate) fn fetch(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<(), StepError> {
+        let missing = self.snapshotter.missing(chain);
+        let missing = missing.map_err(|source| StepError::snapshot("look up snapshots", source))?;
+        for base in bases {
+            let layers = base.own_layers(&missing);
+            let fetched =
+                self.runtime.block_on(base.fetch(&self.settings.store, &layers, &self.settings.on_event));
+            fetched.map_err(|source| StepError::Fetch {
+                image: base.request.name.clone(),
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A tree above a chain that a process may change.
+    pub(crate) fn prepare(&self, chain: &[Layer]) -> Result<Active, StepError> {
+        self.snapshotter.prepare(chain).map_err(|source| StepError::snapshot("prepare the rootfs", source))
+    }
+
+    /// Keeps a changed tree as the snapshot of `chain`.
+    pub(crate) fn commit(&self, active: Active, chain: &[Layer]) -> Result<(), StepError> {
+        self.snapshotter
+            .commit(active, chain)
+            .map_err(|source| StepError::snapshot("keep the rootfs", source))
+    }
+
+    /// The value of a secret, when one was given.
+    pub(crate) fn secret(&self, id: &str) -> Option<&Bytes> {
+        self.settings.options.secrets.get(id).map(|secret| &secret.0)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.settings.store
+    }
+
+    pub(crate) fn hosts(&self) -> PathBuf {
+        self.network_files.hosts()
+    }
+
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
+        self.network_files.resolv_conf()
+    }
+
+    fn write(&self, changes: &Changes) -> Result<Layer, StepError> {
+        write_layer(changes, &self.settings.store, &self.settings.layers)
+            .map_err(|error| StepError::Layer(error.into()))
+    }
+}
+
+/// The trees a step reads, in the order it names them.
+fn sources(step: &Step) -> Vec<&Source> {
+    match &step.kind {
+        StepKind::Copy(step) => vec![&step.from],
+        StepKind::Run(step) => {
+            step.mounts.iter().filter_map(mounts::reads).map(|(source, _)| source).collect()
+        }
+        StepKind::Workdir(_) | StepKind::Configure => Vec::new(),
+    }
+}
+
+fn missing_stage(index: usize) -> StepError {
+    StepError::Unsupported(format!("reading stage {index} before it is built"))
+}
+
+fn describe_choice(forced: Option<Isolation>) -> String {
+    match forced {
+        Some(_) => "asked for".to_owned(),
+        None => "the strongest that works here".to_owned(),
+    }
+}

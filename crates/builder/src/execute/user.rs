@@ -1,0 +1,211 @@
+//! Users and groups by name and number, from the image's own `/etc/passwd` and `/etc/group`.
+
+use thiserror::Error;
+
+/// The two account files of a rootfs; a missing file is empty.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts {
+    users: Vec<UserEntry>,
+    groups: Vec<GroupEntry>,
+}
+
+#[derive(Debug, Clone)]
+struct UserEntry {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: String,
+}
+
+#[derive(Debug, Clone)]
+struct GroupEntry {
+    name: String,
+    gid: u32,
+    members: Vec<String>,
+}
+
+/// Who a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user id.
+    pub uid: u32,
+    /// The primary group id.
+    pub gid: u32,
+    /// The supplementary group ids, the primary one first.
+    pub groups: Vec<u32>,
+}
+
+/// A `USER` that names nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum UserError {
+    /// The user is not in `/etc/passwd` and is no number.
+    #[error("user {0:?} is not in the image's /etc/passwd")]
+    UnknownUser(String),
+    /// The group is not in `/etc/group` and is no number.
+    #[error("group {0:?} is not in the image's /etc/group")]
+    UnknownGroup(String),
+}
+
+impl Accounts {
+    /// Reads the text of `/etc/passwd` and `/etc/group`; lines that are malformed are skipped.
+    ///
+    /// # References
+    /// passwd(5), group(5)
+    pub fn parse(passwd: &str, group: &str) -> Self {
+        Self {
+            users: passwd.lines().filter_map(user_entry).collect(),
+            groups: group.lines().filter_map(group_entry).collect(),
+        }
+    }
+
+    /// Who `USER text` runs as; empty text is root.
+    ///
+    /// A user without a group gets the primary group of its entry and every group that lists it; a number without
+    /// an entry gets group 0.
+    ///
+    /// # Errors
+    /// [`UserError`] for a name that has no entry.
+    pub fn identity(&self, text: &str) -> Result<Identity, UserError> {
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        if let (Some(uid), Some(Some(gid))) = (number(user), group.map(number)) {
+            return Ok(Identity { uid, gid, groups: vec![gid] });
+        }
+        let (uid, primary, name) = self.user(user)?;
+        let Some(group) = group.filter(|group| !group.is_empty()) else {
+            let mut groups = vec![primary];
+            let member =
+                |entry: &&GroupEntry| name.is_some_and(|name| entry.members.iter().any(|m| m == name));
+            groups.extend(self.groups.iter().filter(member).map(|entry| entry.gid));
+            dedup_keeping_order(&mut groups);
+            return Ok(Identity { uid, gid: primary, groups });
+        };
+        let gid = self.group_id(group).or_else(|| number(group));
+        let gid = gid.ok_or_else(|| UserError::UnknownGroup(group.to_owned()))?;
+        Ok(Identity { uid, gid, groups: vec![gid] })
+    }
+
+    /// The owner that `--chown=text` or the creation of a directory by `USER text` gives.
+    ///
+    /// A number alone is user and group; a name alone gives its primary group. Unknown names give 0, which is what
+    /// BuildKit does.
+    pub fn owner(&self, text: &str) -> (u32, u32) {
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        let (uid, own_gid) = match number(user) {
+            Some(id) => (id, id),
+            None => self.users.iter().find(|entry| entry.name == user).map_or((0, 0), |e| (e.uid, e.gid)),
+        };
+        let gid = group.map_or(own_gid, |group| {
+            number(group)
+                .or_else(|| self.groups.iter().find(|entry| entry.name == group).map(|entry| entry.gid))
+                .unwrap_or(own_gid)
+        });
+        (uid, gid)
+    }
+
+    /// The home directory of the first entry with this user id; `/` when there is none.
+    pub fn home(&self, uid: u32) -> &str {
+        let entry = self.users.iter().find(|entry| entry.uid == uid && !entry.home.is_empty());
+        entry.map_or("/", |entry| &entry.home)
+    }
+
+    fn user<'a>(&'a self, text: &str) -> Result<(u32, u32, Option<&'a str>), UserError> {
+        let wanted = number(text);
+        if text.is_empty() {
+            return Ok((0, 0, None));
+        }
+        let entry = self.users.iter().find(|entry| entry.name == text || Some(entry.uid) == wanted);
+        match (entry, wanted) {
+            (Some(entry), _) => Ok((entry.uid, entry.gid, Some(&entry.name))),
+            (None, Some(uid)) => Ok((uid, 0, None)),
+            (None, None) => Err(UserError::UnknownUser(text.to_owned())),
+        }
+    }
+
+    fn group_id(&self, text: &str) -> Option<u32> {
+        let wanted = number(text);
+        self.groups
+            .iter()
+            .find(|entry| entry.name == text || Some(entry.gid) == wanted)
+            .map(|entry| entry.gid)
+    }
+}
+
+fn user_entry(line: &str) -> Option<UserEntry> {
+    let mut fields = line.split(':');
+    let name = fields.next()?.to_owned();
+    fields.next()?;
+    let uid = fields.next()?.trim().parse().ok()?;
+    let gid = fields.next()?.trim().parse().ok()?;
+    let home = fields.nth(1).unwrap_or_default().to_owned();
+    Some(UserEntry { name, uid, gid, home })
+}
+
+fn group_entry(line: &str) -> Option<GroupEntry> {
+    let mut fields = line.split(':');
+    let name = fields.next()?.to_owned();
+    fields.next()?;
+    let gid = fields.next()?.trim().parse().ok()?;
+    let members = fields.next().unwrap_or_default();
+    let members = members.split(',').filter(|member| !member.is_empty()).map(str::to_owned).collect();
+    Some(GroupEntry { name, gid, members })
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn dedup_keeping_order(groups: &mut Vec<u32>) {
+    let mut seen = std::collections::BTreeSet::new();
+    groups.retain(|group| seen.insert(*group));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\n# a remark\nbroken\nwww:x:33:34:www:/var/www:/bin/false\n";
+    const GROUP: &str = "root:x:0:\nwww:x:34:\nssl:x:90:www,root\naudio:x:29:www\n";
+
+    #[test]
+    fn finds_identities() {
+        let check = |text: &str, expect: Result<(u32, u32, &[u32]), UserError>| {
+            let expect = expect.map(|(uid, gid, groups)| Identity { uid, gid, groups: groups.to_vec() });
+            assert_eq!(Accounts::parse(PASSWD, GROUP).identity(text), expect, "{text}");
+        };
+        check("", Ok((0, 0, &[0])));
+        check("www", Ok((33, 34, &[34, 90, 29])));
+        check("33", Ok((33, 34, &[34, 90, 29])));
+        check("7", Ok((7, 0, &[0])));
+        check("7:8", Ok((7, 8, &[8])));
+        check("www:ssl", Ok((33, 90, &[90])));
+        check("www:5", Ok((33, 5, &[5])));
+        check("root", Ok((0, 0, &[0, 90])));
+        check("nobody", Err(UserError::UnknownUser("nobody".into())));
+        check("www:none", Err(UserError::UnknownGroup("none".into())));
+    }
+
+    #[test]
+    fn finds_owners() {
+        let check = |text: &str, expect: (u32, u32)| {
+            assert_eq!(Accounts::parse(PASSWD, GROUP).owner(text), expect, "{text}");
+        };
+        check("", (0, 0));
+        check("5", (5, 5));
+        check("5:6", (5, 6));
+        check("www", (33, 34));
+        check("www:ssl", (33, 90));
+        check("nobody", (0, 0));
+        check("nobody:ssl", (0, 90));
+        check("www:nogroup", (33, 34));
+    }
+
+    #[test]
+    fn finds_homes() {
+        let accounts = Accounts::parse(PASSWD, GROUP);
+        assert_eq!(accounts.home(0), "/root");
+        assert_eq!(accounts.home(33), "/var/www");
+        assert_eq!(accounts.home(99), "/");
+        assert_eq!(Accounts::default().home(0), "/");
+    }
+}

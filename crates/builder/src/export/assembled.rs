@@ -1,0 +1,82 @@
+//! A finished image as a source: new blobs from the store, base layers from where they are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use rbuild_image::{
+    BytesContent, Content, Descriptor, Finished, Reference, Resolved, Source, StoreError, StoreErrorKind,
+};
+use rbuild_layers::Store;
+
+use crate::images::{BaseImage, Origin};
+
+/// A finished image whose blobs need not be in one place.
+pub(crate) struct Assembled<'a> {
+    pub finished: &'a Finished,
+    pub store: &'a Store,
+    pub bases: &'a [Arc<BaseImage>],
+}
+
+impl Assembled<'_> {
+    /// The manifest, as what is copied.
+    pub(crate) fn root(&self) -> Resolved {
+        Resolved { descriptor: self.finished.descriptor(), bytes: self.finished.manifest.bytes().clone() }
+    }
+
+    fn own_document(&self, descriptor: &Descriptor) -> Option<Bytes> {
+        let Finished { config, manifest } = self.finished;
+        if descriptor.digest == config.digest() {
+            return Some(config.bytes().clone());
+        }
+        (descriptor.digest == manifest.digest()).then(|| manifest.bytes().clone())
+    }
+
+    fn base_of(&self, descriptor: &Descriptor) -> Option<&Arc<dyn Source>> {
+        self.bases.iter().find_map(|base| match &base.origin {
+            Origin::Blobs(source) if base.image.layers.iter().any(|own| own.digest == descriptor.digest) => {
+                Some(source)
+            }
+            _ => None,
+        })
+    }
+}
+
+impl Source for Assembled<'_> {
+    fn resolve<'a>(&'a self, _name: &'a Reference) -> BoxFuture<'a, Result<Resolved, StoreError>> {
+        Box::pin(async { Ok(self.root()) })
+    }
+
+    fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Bytes, StoreError>> {
+        Box::pin(async move {
+            match self.own_document(descriptor) {
+                Some(bytes) => Ok(bytes),
+                None => self.store.manifest(descriptor).await,
+            }
+        })
+    }
+
+    fn content<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+    ) -> BoxFuture<'a, Result<Arc<dyn Content>, StoreError>> {
+        Box::pin(async move {
+            if let Some(bytes) = self.own_document(descriptor) {
+                return Ok(Arc::new(BytesContent(bytes)) as Arc<dyn Content>);
+            }
+            if self.store.has_blob(&descriptor.digest) {
+                return self.store.content(descriptor).await;
+            }
+            let missing = || {
+                let message = format!("blob {} is nowhere to be found", descriptor.digest);
+                StoreError::new(StoreErrorKind::NotFound, message)
+            };
+            self.base_of(descriptor).ok_or_else(missing)?.content(descriptor).await
+        })
+    }
+
+    fn origin(&self) -> Option<Reference> {
+        let layers = &self.finished.manifest.value().layers;
+        layers.iter().find_map(|layer| self.base_of(layer)).and_then(|source| source.origin())
+    }
+}

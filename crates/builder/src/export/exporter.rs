@@ -1,0 +1,133 @@
+//! Writes every output of a build.
+
+use rbuild_image::Finished;
+use rbuild_image::archive::{write_docker, write_oci};
+use rbuild_registry::Client;
+
+use super::{
+    Assembled, Destination, ExportError, OciForm, OutputKind, Outputs, archive, layout, local, push,
+};
+use crate::build::OnEvent;
+use crate::error::BuildError;
+use crate::event::Event;
+use crate::execute::{Executor, Stage};
+
+/// A finished image and the ways out.
+pub(crate) struct Exporter<'a> {
+    pub executor: &'a Executor,
+    pub client: Option<&'a Client>,
+    pub stage: &'a Stage,
+    pub finished: &'a Finished,
+    pub on_event: &'a OnEvent,
+}
+
+impl Exporter<'_> {
+    /// Writes all outputs, local ones first, and tells of each.
+    pub(crate) async fn write(&self, outputs: &Outputs) -> Result<(), BuildError> {
+        let leaves = |kind: &&OutputKind| matches!(kind, OutputKind::Push(_));
+        let (remote, here): (Vec<_>, Vec<_>) = outputs.kinds().iter().partition(leaves);
+        for kind in here.into_iter().chain(remote) {
+            self.write_one(kind).await?;
+            let digest = has_digest(kind).then(|| self.finished.manifest.digest().to_string());
+            (self.on_event)(Event::Exported { output: describe(kind), digest });
+        }
+        Ok(())
+    }
+
+    async fn write_one(&self, kind: &OutputKind) -> Result<(), BuildError> {
+        let assembled = self.assembled();
+        match kind {
+            OutputKind::Push(names) => {
+                let client = self.client.ok_or_else(|| BuildError::Option {
+                    option: "registry",
+                    value: String::new(),
+                    reason: "a push needs a client".to_owned(),
+                })?;
+                push(&assembled, client, names, self.on_event).await
+            }
+            OutputKind::Store(names) if names.is_empty() => self.keep_unnamed(),
+            OutputKind::Store(names) => {
+                let store = self.executor.store();
+                let failed = |source| ExportError::Write { path: store.path().to_owned(), source };
+                Ok(layout::into(&assembled, store.layout(), names).await.map_err(failed)?)
+            }
+            OutputKind::Oci { dest: Destination::File(dest), form: OciForm::Directory, names } => {
+                Ok(layout::write(&assembled, dest, names).await?)
+            }
+            OutputKind::Oci { dest, names, .. } => {
+                self.fetch().await?;
+                let layout = self.executor.store().layout();
+                Ok(archive::write(dest, |out| Ok(write_oci(out, self.finished, names, layout).map(drop)?))?)
+            }
+            OutputKind::Docker { dest, names } => {
+                self.fetch().await?;
+                let layout = self.executor.store().layout();
+                let docker = self.stage.image.finish_docker();
+                Ok(archive::write(dest, |out| Ok(write_docker(out, &docker, names, layout).map(drop)?))?)
+            }
+            OutputKind::Local(dest) => {
+                let changes = self.flatten().await?;
+                Ok(local::write_directory(&changes, dest)?)
+            }
+            OutputKind::Tar(dest) => {
+                let changes = self.flatten().await?;
+                let clamp = self.executor.clock().epoch();
+                Ok(archive::write(dest, |out| local::write_tar(&changes, out, clamp))?)
+            }
+            OutputKind::CacheOnly => Ok(()),
+        }
+    }
+
+    fn assembled(&self) -> Assembled<'_> {
+        Assembled { finished: self.finished, store: self.executor.store(), bases: &self.stage.bases }
+    }
+
+    /// The documents go into the store, the name list stays as it is, and base layers stay where they are.
+    fn keep_unnamed(&self) -> Result<(), BuildError> {
+        let store = self.executor.store();
+        store.put_bytes(self.finished.config.bytes())?;
+        store.put_bytes(self.finished.manifest.bytes())?;
+        Ok(())
+    }
+
+    /// Brings the base layers into the store.
+    async fn fetch(&self) -> Result<(), BuildError> {
+        let chain = self.stage.image.chain();
+        for base in &self.stage.bases {
+            let own = base.own_layers(&chain);
+            base.fetch(self.executor.store(), &own, self.on_event).await.map_err(ExportError::Fetch)?;
+        }
+        Ok(())
+    }
+
+    async fn flatten(&self) -> Result<rbuild_layers::Changes, BuildError> {
+        self.fetch().await?;
+        let rootfs = |error: Box<dyn std::error::Error + Send + Sync>| ExportError::Rootfs(error);
+        let view = self.executor.unpacked(&self.stage.image.chain()).map_err(|error| rootfs(error.into()))?;
+        Ok(local::flatten(&view).map_err(|error| rootfs(error.into()))?)
+    }
+}
+
+fn has_digest(kind: &OutputKind) -> bool {
+    matches!(kind, OutputKind::Push(_) | OutputKind::Store(_) | OutputKind::Oci { .. })
+}
+
+fn describe(kind: &OutputKind) -> String {
+    let named = |kind: &str, names: &[rbuild_image::Reference]| {
+        let names: Vec<String> = names.iter().map(rbuild_image::Reference::familiar).collect();
+        format!("{kind} {}", names.join(", ")).trim_end().to_owned()
+    };
+    let at = |kind: &str, dest: &Destination| match dest {
+        Destination::File(path) => format!("{kind} {}", path.display()),
+        Destination::Stdout => format!("{kind} -"),
+    };
+    match kind {
+        OutputKind::Push(names) => named("registry", names),
+        OutputKind::Store(names) => named("store", names),
+        OutputKind::Oci { dest, .. } => at("oci", dest),
+        OutputKind::Docker { dest, .. } => at("docker", dest),
+        OutputKind::Local(path) => format!("local {}", path.display()),
+        OutputKind::Tar(dest) => at("tar", dest),
+        OutputKind::CacheOnly => "cacheonly".to_owned(),
+    }
+}

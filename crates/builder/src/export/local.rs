@@ -1,0 +1,50 @@
+//! The rootfs itself: as files, or as one tar.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rbuild_layers::view::Descend;
+use rbuild_layers::{Changes, Entry, Kind, Root, RootError, View, apply, tar};
+
+use super::ExportError;
+
+/// Every path of a rootfs as one layer, hard links kept.
+pub(super) fn flatten(view: &View) -> Result<Changes, RootError> {
+    let mut changes = Changes::new();
+    let mut names: HashMap<(usize, u64, u64), PathBuf> = HashMap::new();
+    view.walk::<RootError>(Path::new(""), &mut |visit| {
+        let linked = visit.meta.is_file() && visit.id.nlink > 1;
+        let key = (visit.id.layer, visit.id.dev, visit.id.ino);
+        let entry = match names.get(&key).filter(|_| linked) {
+            Some(first) => Entry::HardLink(first.clone()),
+            None => Entry::Node { meta: visit.meta.clone(), content: visit.content.clone() },
+        };
+        if linked {
+            names.entry(key).or_insert_with(|| visit.path.to_owned());
+        }
+        if !matches!(visit.meta.kind, Kind::Socket) {
+            changes.insert(visit.path, entry);
+        }
+        Ok(Descend::Into)
+    })?;
+    Ok(changes)
+}
+
+/// Writes a rootfs into a directory, which is made when it is missing.
+pub(super) fn write_directory(changes: &Changes, dest: &Path) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Write { path: dest.to_owned(), source };
+    std::fs::create_dir_all(dest).map_err(|error| failed(error.into()))?;
+    let root = Root::open(dest).map_err(|error| failed(error.into()))?;
+    apply(changes, &root, &View::empty()).map_err(|error| failed(error.into()))
+}
+
+/// Writes a rootfs as an uncompressed tar.
+pub(super) fn write_tar(
+    changes: &Changes,
+    out: &mut dyn Write,
+    clamp: Option<i64>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    tar::write_changes(changes, out, clamp)?;
+    Ok(())
+}

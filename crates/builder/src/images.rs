@@ -1,0 +1,239 @@
+//! The images a build starts from: names become digests and configs; layers come later, if at all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use rbuild_image::{
+    Descriptor, Digest, Image, ImageConfig, Layer, Layout, Manifest, ManifestOrIndex, Platform, Raw,
+    Reference, Resolved, Sink, Source, StoreError, StoreErrorKind,
+};
+use rbuild_layers::Store;
+use rbuild_registry::Client;
+
+use crate::build::OnEvent;
+use crate::context::{ContextDir, LayoutImage, NamedContext};
+use crate::error::BuildError;
+use crate::event::{Event, Transfer, TransferState};
+use crate::options::{BuildOptions, Pull};
+use crate::plan::ImageRequest;
+
+/// Layers that are fetched at the same time.
+const PARALLEL_FETCHES: usize = 4;
+
+/// Finds images and remembers them, so that a name means the same digest throughout a build.
+#[derive(Debug)]
+pub(crate) struct Images {
+    contexts: BTreeMap<String, NamedContext>,
+    pull: Pull,
+    store: Store,
+    client: Option<Client>,
+    found: BTreeMap<ImageRequest, Arc<BaseImage>>,
+}
+
+/// What a name stands for.
+pub(crate) struct BaseImage {
+    /// The name and platform that were asked for.
+    pub request: ImageRequest,
+    /// The manifest's digest; none for what is no image.
+    pub digest: Option<Digest>,
+    /// Config and layers.
+    pub image: Image,
+    /// Where layers are read from.
+    pub origin: Origin,
+}
+
+/// Where the files of a base are.
+pub(crate) enum Origin {
+    /// In the blobs of a registry, layout or store.
+    Blobs(Arc<dyn Source>),
+    /// In a local directory.
+    Directory(Arc<ContextDir>),
+    /// There are none.
+    Nowhere,
+}
+
+impl std::fmt::Debug for BaseImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BaseImage")
+            .field("request", &self.request)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    pub(crate) fn new(options: &BuildOptions, store: Store, client: Option<Client>) -> Self {
+        Self {
+            contexts: options.named_contexts.clone(),
+            pull: options.pull,
+            store,
+            client,
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// Resolves names all at once: manifests and configs, no layers.
+    pub(crate) async fn resolve(
+        &mut self,
+        requests: &[ImageRequest],
+    ) -> Result<Vec<Arc<BaseImage>>, BuildError> {
+        let resolved = try_join_all(requests.iter().map(|request| self.find(request))).await?;
+        let resolved: Vec<_> = resolved.into_iter().map(Arc::new).collect();
+        for base in &resolved {
+            self.found.insert(base.request.clone(), Arc::clone(base));
+        }
+        Ok(resolved)
+    }
+
+    /// What was resolved for a request.
+    pub(crate) fn get(&self, request: &ImageRequest) -> Option<&Arc<BaseImage>> {
+        self.found.get(request)
+    }
+
+    async fn find(&self, request: &ImageRequest) -> Result<BaseImage, BuildError> {
+        let failed = |source| BuildError::Resolve { name: request.name.clone(), source: Box::new(source) };
+        let context = request.context.as_ref().and_then(|key| self.contexts.get(key));
+        let (source, resolved): (Arc<dyn Source>, Resolved) = match context {
+            Some(NamedContext::Scratch) => return Ok(without_blobs(request, Origin::Nowhere)),
+            Some(NamedContext::Directory(dir)) => {
+                let ignore = ContextDir::ignore_file(&[dir.join(".dockerignore")])?;
+                let dir = Arc::new(ContextDir::open(dir, ignore)?);
+                return Ok(without_blobs(request, Origin::Directory(dir)));
+            }
+            Some(NamedContext::Layout { dir, image }) => from_layout(dir, image).map_err(failed)?,
+            Some(NamedContext::Image(name)) => self.lookup(name).await.map_err(failed)?,
+            None => {
+                let parsed = request.name.parse::<Reference>();
+                let name = parsed.map_err(|error| BuildError::Base {
+                    name: request.name.clone(),
+                    reason: error.to_string(),
+                })?;
+                self.lookup(&name).await.map_err(failed)?
+            }
+        };
+        self.load(request, source, resolved).await
+    }
+
+    /// Looks a name up in the store, when it may come from there, and in its registry.
+    async fn lookup(&self, name: &Reference) -> Result<(Arc<dyn Source>, Resolved), StoreError> {
+        let bare = name.registry() == "docker.io";
+        if bare
+            && self.pull == Pull::Missing
+            && let Ok(resolved) = self.store.resolve(name).await
+        {
+            return Ok((Arc::new(self.store.clone()), resolved));
+        }
+        let client = self.client.as_ref().ok_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::NotFound,
+                format!("{name} is not in the store, and there is no registry client"),
+            )
+        })?;
+        let remote = client.remote(name);
+        let resolved = remote.resolve(name).await?;
+        Ok((Arc::new(remote), resolved))
+    }
+
+    async fn load(
+        &self,
+        request: &ImageRequest,
+        source: Arc<dyn Source>,
+        resolved: Resolved,
+    ) -> Result<BaseImage, BuildError> {
+        let failed = |source| BuildError::Resolve { name: request.name.clone(), source: Box::new(source) };
+        let unusable = |reason: String| BuildError::Base { name: request.name.clone(), reason };
+        let manifest = select(&*source, resolved, &request.platform).await.map_err(failed)?;
+        let manifest =
+            manifest.ok_or_else(|| unusable(format!("it has no image for {}", request.platform)))?;
+        let config = source.manifest(&manifest.value().config).await.map_err(failed)?;
+        let config = Raw::<ImageConfig>::parse(config).map_err(|error| unusable(error.to_string()))?;
+        let digest = Some(manifest.digest());
+        let image = Image::from_parts(manifest.into_value(), config.into_value());
+        let image = image.map_err(|error| unusable(error.to_string()))?;
+        Ok(BaseImage { request: request.clone(), digest, image, origin: Origin::Blobs(source) })
+    }
+}
+
+impl BaseImage {
+    /// Those of `layers` that are the image's.
+    pub(crate) fn own_layers(&self, layers: &[Layer]) -> Vec<Layer> {
+        let own = |layer: &&Layer| self.image.layers.iter().any(|own| own.digest == layer.descriptor.digest);
+        layers.iter().filter(own).cloned().collect()
+    }
+
+    /// Brings layers into the store that it lacks, several at once, each verified.
+    pub(crate) async fn fetch(
+        &self,
+        store: &Store,
+        layers: &[Layer],
+        on_event: &OnEvent,
+    ) -> Result<(), StoreError> {
+        let Origin::Blobs(source) = &self.origin else { return Ok(()) };
+        let fetch = async |layer: &Layer| {
+            let descriptor = &layer.descriptor;
+            if store.exists(descriptor).await? {
+                return Ok(());
+            }
+            on_event(self.transfer(descriptor, TransferState::Running));
+            let content = source.content(descriptor).await?;
+            store.push(descriptor, content).await?;
+            on_event(self.transfer(descriptor, TransferState::Finished));
+            Ok(())
+        };
+        stream::iter(layers.iter().map(fetch)).buffer_unordered(PARALLEL_FETCHES).try_collect().await
+    }
+}
+
+impl BaseImage {
+    fn transfer(&self, descriptor: &Descriptor, state: TransferState) -> Event {
+        let total = descriptor.size;
+        let done = if state == TransferState::Finished { total } else { 0 };
+        let image = self.request.name.clone();
+        Event::Pull(Transfer { image, digest: descriptor.digest.to_string(), done, total, state })
+    }
+}
+
+fn without_blobs(request: &ImageRequest, origin: Origin) -> BaseImage {
+    BaseImage { request: request.clone(), digest: None, image: Image::scratch(&request.platform), origin }
+}
+
+fn from_layout(dir: &Path, image: &LayoutImage) -> Result<(Arc<dyn Source>, Resolved), StoreError> {
+    let layout = Layout::open(dir)?;
+    let descriptor = match image {
+        LayoutImage::Only => layout.by_tag(None)?,
+        LayoutImage::Tag(tag) => layout.by_tag(Some(tag))?,
+        LayoutImage::Digest(digest) => {
+            let listed = layout.descriptors()?.into_iter().find(|descriptor| descriptor.digest == *digest);
+            listed.ok_or_else(|| {
+                StoreError::new(StoreErrorKind::NotFound, format!("no image {digest} in {}", dir.display()))
+            })?
+        }
+    };
+    let bytes = layout.read(&descriptor)?;
+    Ok((Arc::new(layout), Resolved { descriptor, bytes }))
+}
+
+/// The manifest for a platform; none when an index has no match.
+async fn select(
+    source: &dyn Source,
+    resolved: Resolved,
+    platform: &Platform,
+) -> Result<Option<Raw<Manifest>>, StoreError> {
+    let malformed = |error| StoreError::new(StoreErrorKind::Other, "malformed manifest").with_source(error);
+    let (mut media_type, mut bytes) = (resolved.descriptor.media_type, resolved.bytes);
+    // An index may list an index; two levels occur in the wild.
+    for _ in 0..3 {
+        match ManifestOrIndex::parse(&media_type, bytes).map_err(malformed)? {
+            ManifestOrIndex::Manifest(manifest) => return Ok(Some(manifest)),
+            ManifestOrIndex::Index(index) => {
+                let Some(selected) = platform.select(&index.value().manifests) else { return Ok(None) };
+                bytes = source.manifest(selected).await?;
+                media_type.clone_from(&selected.media_type);
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,141 @@
+//! What a caller says of a build, as plain values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use rbuild_image::Platform;
+use rbuild_sandbox::Isolation;
+
+use crate::context::NamedContext;
+use crate::export::Output;
+use crate::plan::Network;
+
+/// The main context of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Context {
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl Context {
+    /// A local directory, which is never written to.
+    pub fn dir(path: impl Into<PathBuf>) -> Self {
+        Self { dir: Some(path.into()) }
+    }
+
+    /// No files at all.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+}
+
+/// Where the Dockerfile's text is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DockerfileSource {
+    /// `Dockerfile` in the context, or `dockerfile`.
+    #[default]
+    Default,
+    /// This file; a relative path starts at the context directory.
+    Path(PathBuf),
+    /// This text, under a name for messages.
+    Text {
+        /// The name.
+        name: String,
+        /// The text.
+        text: String,
+    },
+}
+
+impl From<&str> for DockerfileSource {
+    fn from(path: &str) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+impl From<PathBuf> for DockerfileSource {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+/// Whether names of [`BuildOptions::tags`] are pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Push {
+    /// Names of a registry are pushed, bare names stay in the store; with any [`BuildOptions::outputs`], all stay.
+    #[default]
+    ByName,
+    /// All are pushed; bare names go to Docker Hub.
+    Always,
+    /// All stay in the store.
+    Never,
+}
+
+/// Whether results of earlier builds may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheUse {
+    /// A step whose key is known is not executed.
+    #[default]
+    Use,
+    /// Every step is executed; results are still recorded.
+    Ignore,
+}
+
+/// Whether a name that the store knows is looked up in its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pull {
+    /// Bare names that the store knows are taken from it.
+    #[default]
+    Missing,
+    /// The registry is asked for every name.
+    Always,
+}
+
+/// A value for `RUN --mount=type=secret`, in memory only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Bytes);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+/// Everything that can be said of a build, in docker build's words.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// The main context.
+    pub context: Context,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileSource,
+    /// Names of the result.
+    pub tags: Vec<String>,
+    /// Whether they are pushed.
+    pub push: Push,
+    /// Where else the result goes. Empty, and no tags: it stays in the store without a name.
+    pub outputs: Vec<Output>,
+    /// The stage to build; `None` is the last.
+    pub target: Option<String>,
+    /// The platform of the result; `None` is the host's.
+    pub platform: Option<Platform>,
+    /// Values of `ARG`.
+    pub build_args: BTreeMap<String, String>,
+    /// Labels that win over the Dockerfile's.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Trees and images that stand for names of the Dockerfile: `name` or `name::platform`.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// The network of RUN.
+    pub network: Network,
+    /// Whether results of earlier builds are used.
+    pub cache: CacheUse,
+    /// Whether names in the store are looked up again.
+    pub pull: Pull,
+    /// The isolation of RUN; `None` is the strongest that works.
+    pub isolation: Option<Isolation>,
+    /// Values for secret mounts, by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Seconds since 1970 that stand for now; `None`: the build argument `SOURCE_DATE_EPOCH`, else the clock.
+    pub source_date_epoch: Option<i64>,
+}

@@ -1,0 +1,25 @@
+//! What `--metadata-file` holds.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::build::Built;
+
+impl Built {
+    /// The metadata of the result under buildx's keys.
+    ///
+    /// # References
+    /// <https://docs.docker.com/reference/cli/docker/buildx/build/#metadata-file>
+    pub fn metadata(&self) -> BTreeMap<String, Value> {
+        let mut metadata = BTreeMap::from([
+            ("containerimage.digest".to_owned(), json!(self.digest())),
+            ("containerimage.config.digest".to_owned(), json!(self.config_digest)),
+            ("containerimage.descriptor".to_owned(), json!(self.descriptor)),
+        ]);
+        if !self.names.is_empty() {
+            metadata.insert("image.name".to_owned(), json!(self.names.join(",")));
+        }
+        metadata
+    }
+}

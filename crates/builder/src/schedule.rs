@@ -1,0 +1,176 @@
+//! The order in which stages and steps run: for now one after the other, each stage after those it reads from.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rbuild_dockerfile::line_col;
+use rbuild_image::Image;
+
+use crate::error::{BuildError, FailedStep};
+use crate::event::{Event, StepId};
+use crate::execute::{Executor, Made, Stage, StepError, Task};
+use crate::plan::{Base, Plan, PlannedStage, Step, StepKind};
+
+/// Runs every stage of a plan and returns the target, its config complete.
+///
+/// Blocks. `text` is the Dockerfile's, for line numbers.
+pub(crate) fn run(executor: &Executor, plan: &Plan, text: &str) -> Result<Stage, BuildError> {
+    let runs = |step: &Step| matches!(step.kind, StepKind::Run(_));
+    let needs_sandbox = plan.stages.iter().any(|stage| stage.steps.iter().any(runs));
+    let mut schedule = Schedule { executor, text, next: 0, done: Vec::new(), sandbox_wanted: needs_sandbox };
+    for planned in &plan.stages {
+        let stage = schedule.stage(planned)?;
+        schedule.done.push(stage);
+    }
+    let mut done = schedule.done;
+    if plan.target >= done.len() {
+        return Err(BuildError::Cancelled);
+    }
+    Ok(done.swap_remove(plan.target))
+}
+
+struct Schedule<'a> {
+    executor: &'a Executor,
+    text: &'a str,
+    /// The number of the next step that is shown.
+    next: usize,
+    done: Vec<Stage>,
+    sandbox_wanted: bool,
+}
+
+/// A step that is shown, and its place.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    stage: &'a PlannedStage,
+    number: usize,
+    total: usize,
+}
+
+impl Schedule<'_> {
+    fn stage(&mut self, planned: &PlannedStage) -> Result<Stage, BuildError> {
+        let mut stage = self.start(planned)?;
+        let total = planned.steps.iter().filter(|step| makes_layer(step)).count();
+        let mut number = 0;
+        for step in &planned.steps {
+            if self.executor.cancel().is_cancelled() {
+                return Err(BuildError::Cancelled);
+            }
+            if makes_layer(step) {
+                number += 1;
+                self.step(step, &mut stage, Place { stage: planned, number, total })?;
+            } else if let Some(history) = &step.history {
+                stage.append_empty(history.clone());
+            }
+        }
+        let (rootfs, history) = (stage.image.config.rootfs, stage.image.config.history);
+        stage.image.config = planned.config.clone();
+        (stage.image.config.rootfs, stage.image.config.history) = (rootfs, history);
+        stage.image.config.created = Some(self.executor.clock().text());
+        stage.fill_history_times();
+        Ok(stage)
+    }
+
+    fn start(&self, planned: &PlannedStage) -> Result<Stage, BuildError> {
+        let mut stage = match &planned.base {
+            Base::Scratch => Stage::new(Image::scratch(&planned.platform), Vec::new()),
+            Base::Stage(index) => {
+                let unplanned = || BuildError::Base {
+                    name: planned.name.clone(),
+                    reason: "its base stage is not built".to_owned(),
+                };
+                self.done.get(*index).map(Stage::above).ok_or_else(unplanned)?
+            }
+            Base::Image(request) => {
+                let base = self.executor.base(request)?;
+                Stage::new(base.image.clone(), vec![Arc::clone(&base)])
+            }
+        };
+        // A step's key takes the platform from here.
+        let Image { config, .. } = &mut stage.image;
+        config.os.clone_from(&planned.platform.os);
+        config.architecture.clone_from(&planned.platform.architecture);
+        config.variant.clone_from(&planned.platform.variant);
+        Ok(stage)
+    }
+
+    fn step(&mut self, step: &Step, stage: &mut Stage, place: Place<'_>) -> Result<(), BuildError> {
+        let id = StepId(self.next);
+        self.next += 1;
+        let started = Instant::now();
+        self.executor.emit(Event::StepStarted {
+            id,
+            stage: place.stage.name.clone(),
+            number: place.number,
+            total: place.total,
+            display: step.display.clone(),
+        });
+        let made = self.make(Task { id, step, done: &self.done }, stage);
+        let duration = started.elapsed();
+        match made {
+            Ok(Made { layer, created, cached }) => {
+                let layer_size = Some(layer.descriptor.size);
+                stage.append(layer, step.history.clone().unwrap_or_default(), created);
+                self.executor.emit(Event::StepFinished { id, cached, duration, layer_size });
+                Ok(())
+            }
+            Err(error) => {
+                let error = self.locate(error, step, place);
+                let message = chain_text(&error);
+                self.executor.emit(Event::StepFailed { id, message, duration });
+                Err(error)
+            }
+        }
+    }
+
+    fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepFailure> {
+        if let Some(made) = self.executor.recorded(task, stage)? {
+            return Ok(made);
+        }
+        // A build that cannot run its RUN steps says so before it makes anything.
+        if self.sandbox_wanted {
+            self.executor.sandbox().map_err(StepFailure::Host)?;
+        }
+        Ok(self.executor.make(task, stage)?)
+    }
+
+    fn locate(&self, failure: StepFailure, step: &Step, place: Place<'_>) -> BuildError {
+        match failure {
+            StepFailure::Host(unavailable) => BuildError::Isolation(unavailable),
+            StepFailure::Step(StepError::Cancelled) => BuildError::Cancelled,
+            StepFailure::Step(source) => BuildError::Step(Box::new(FailedStep {
+                stage: place.stage.name.clone(),
+                number: place.number,
+                total: place.total,
+                display: step.display.clone(),
+                line: line_col(self.text, step.span.start).0,
+                source,
+            })),
+        }
+    }
+}
+
+enum StepFailure {
+    Host(rbuild_sandbox::Unavailable),
+    Step(StepError),
+}
+
+impl From<StepError> for StepFailure {
+    fn from(error: StepError) -> Self {
+        Self::Step(error)
+    }
+}
+
+fn makes_layer(step: &Step) -> bool {
+    !matches!(step.kind, StepKind::Configure)
+}
+
+fn chain_text(error: &BuildError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
