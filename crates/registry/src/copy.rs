@@ -16,6 +16,8 @@ use rbuild_image::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::error::Error;
+
 /// Indexes may hold indexes; a chain longer than this is refused.
 const MAX_DEPTH: usize = 8;
 /// The number of manifests and indexes below one name.
@@ -265,8 +267,18 @@ impl BlobCopy<'_> {
         let watch = Watch::new(blob, self.options);
         watch.report(Transfer::Started);
         let content = self.source.content(blob).await?;
-        self.sink.push(blob, Arc::new(Watched { content, watch })).await?;
-        Ok(Transfer::Finished)
+        let pushed = self.sink.push(blob, Arc::new(Watched { content, watch })).await;
+        pushed.map_err(|error| by_cause(error, blob)).map(|()| Transfer::Finished)
+    }
+}
+
+/// A sink sees a failing source as failed reading; what its registry said is what a caller can act on.
+fn by_cause(error: StoreError, blob: &Descriptor) -> StoreError {
+    match Error::find(&error).map(Error::kind) {
+        Some(kind) if *error.kind() != kind => {
+            StoreError::new(kind, format!("cannot copy {}", blob.digest)).with_source(error)
+        }
+        _ => error,
     }
 }
 

@@ -280,7 +280,7 @@ impl Error {
         self
     }
 
-    fn kind(&self) -> StoreErrorKind {
+    pub(crate) fn kind(&self) -> StoreErrorKind {
         match self {
             Self::Refused(refusal) => match refusal.status {
                 StatusCode::NOT_FOUND => StoreErrorKind::NotFound,

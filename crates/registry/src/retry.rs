@@ -137,9 +137,9 @@ pub(crate) fn temporary_status(status: StatusCode, retry_after: Option<Duration>
 
 /// Tells whether a request that got no answer is worth another try.
 ///
-/// A certificate that is not trusted, an answer that is no HTTP and a redirect without end stay what they are.
+/// A certificate that is not trusted stays so. Bodies that break off are "decode" errors to the HTTP client.
 pub(crate) fn temporary_failure(error: &reqwest::Error) -> Option<Temporary> {
-    if error.is_builder() || error.is_decode() || error.is_redirect() || chain_has::<rustls::Error>(error) {
+    if error.is_builder() || chain_has::<rustls::Error>(error) {
         return None;
     }
     if error.is_connect() {

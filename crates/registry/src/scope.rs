@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn covering() {
         let check = |have: Scopes, want: Scopes, expect: bool| {
-            assert_eq!(have.covers(&want), expect, "{have:?} {want:?}")
+            assert_eq!(have.covers(&want), expect, "{have:?} {want:?}");
         };
         check(Scopes::push("a"), Scopes::pull("a"), true);
         check(Scopes::pull("a"), Scopes::push("a"), false);

@@ -95,6 +95,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_protocol() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("docker-credential-test");
+        let script = "#!/bin/sh\nread server\n[ \"$1\" = get ] || exit 2\n\
+                      case $server in\n  known) echo '{\"Username\":\"u\",\"Secret\":\"p\"}';;\n\
+                      *) echo credentials not found in native keychain; exit 1;;\nesac\n";
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = program.to_str().unwrap();
+        let (success, answer) = run(program, "known").await.unwrap();
+        assert!(success);
+        let answer: Answer = serde_json::from_slice(&answer).unwrap();
+        assert_eq!((answer.username.as_str(), answer.secret.as_str()), ("u", "p"));
+        let (success, answer) = run(program, "unknown").await.unwrap();
+        assert!(!success);
+        assert!(matches!(refused(program.into(), "unknown", &answer), Ok(None)));
+    }
+
+    #[tokio::test]
     async fn a_program_that_is_not_there() {
         let error = get(Path::new("/config.json"), "surely-not-installed", "r").await.unwrap_err();
         assert!(error.to_string().contains("docker-credential-surely-not-installed"), "{error}");
