@@ -207,3 +207,6 @@ impl<R: Read> Read for Hashed<R> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;
