@@ -1,45 +1,57 @@
 //! The sandbox: an isolation that was found to work, and the thread that clones for it.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use crate::cancel::Cancel;
 use crate::error::RunError;
+use crate::ids::IdRanges;
 use crate::isolation::Isolation;
+use crate::launch::Launcher;
 use crate::mounts::Spec;
-use crate::probe::Unavailable;
+use crate::prepare::{self, Mode, Purpose};
+use crate::probe::{self, Unavailable};
 use crate::process::{Exit, Stream};
+use crate::supervise::supervise;
 
-/// Runs steps in one isolation. `Send + Sync`; steps may run side by side.
+/// Runs steps in one isolation. Steps may run side by side.
 #[derive(Debug)]
 pub struct Sandbox {
-    isolation: Isolation,
+    launcher: Mutex<Launcher>,
+    mode: Mode,
+    ids: IdRanges,
 }
 
 impl Sandbox {
-    /// Chooses the strongest isolation that works, trying with an overlay upper layer below `scratch`.
+    /// Chooses the strongest isolation that works, trying with an overlay upper layer below `scratch`, which must exist.
     ///
     /// # Errors
     /// [`Unavailable`] when none works; it says what failed and what would help.
     pub fn detect(scratch: &Path) -> Result<Self, Unavailable> {
-        let _ = scratch;
-        unimplemented!()
+        Self::first_of(&Isolation::ALL, scratch)
     }
 
-    /// Takes `isolation`, after trying it.
+    /// Takes `isolation`, after trying it as [`Sandbox::detect`] does.
     ///
     /// # Errors
     /// [`Unavailable`] when it does not work.
     pub fn forced(isolation: Isolation, scratch: &Path) -> Result<Self, Unavailable> {
-        let _ = (isolation, scratch);
-        unimplemented!()
+        Self::first_of(&[isolation], scratch)
+    }
+
+    fn first_of(isolations: &[Isolation], scratch: &Path) -> Result<Self, Unavailable> {
+        let (launcher, mode, ids) = probe::choose(isolations, scratch)?;
+        Ok(Self { launcher: Mutex::new(launcher), mode, ids })
     }
 
     /// Returns the isolation in use.
     pub fn isolation(&self) -> Isolation {
-        self.isolation
+        self.mode.isolation
     }
 
-    /// Runs a step to its end, and returns when every process of it is dead.
+    /// Runs a step to its end, and returns when every process of it is dead and its mounts are gone.
     ///
     /// Blocks. Output is given to `output` as it comes, at most 64 KiB at a time; the step waits while `output` does.
     ///
@@ -51,7 +63,14 @@ impl Sandbox {
         output: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Exit, RunError> {
-        let _ = (spec, output, cancel);
-        unimplemented!()
+        if cancel.is_cancelled() {
+            return Err(RunError::Cancelled);
+        }
+        let program = Arc::new(prepare::program(spec, self.mode, &self.ids, Purpose::Run)?);
+        let launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = launcher.start(Arc::clone(&program), self.mode.isolation, spec.process.network)?;
+        drop(launcher);
+        running.go((self.mode.isolation == Isolation::Userns).then_some(&self.ids))?;
+        supervise(running, &program, output, cancel)
     }
 }

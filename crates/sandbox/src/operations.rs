@@ -1,0 +1,269 @@
+//! Carrying out the operations of a program, in a cloned child: raw system calls only, nothing is allocated.
+
+use std::ffi::CStr;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, Result};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::mounts::Access;
+use crate::program::{Action, Filesystem, OverlayPlan};
+use crate::sys;
+
+/// What the operations have built so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    root: Option<OwnedFd>,
+    dev: Option<OwnedFd>,
+}
+
+impl Tree {
+    /// Carries out one action.
+    pub(crate) fn perform(&mut self, action: &Action) -> Result<()> {
+        match action {
+            Action::PrivateMounts => {
+                rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            }
+            Action::Hostname(name) => rustix::system::sethostname(name),
+            Action::LoopbackUp => loopback_up(),
+            Action::RootOverlay(plan) => self.root_overlay(plan),
+            Action::RootDirectory(path) => self.root_directory(path),
+            Action::ReplaceDirectory(name) => self.replace_directory(name),
+            Action::Bind { source, recursive, access, target } => {
+                self.attach(bind(source, *recursive, *access)?, target)
+            }
+            Action::Overlay { plan, target } => self.attach(overlay(plan)?, target),
+            Action::Filesystem { filesystem, target } => self.attach(new_filesystem(filesystem)?, target),
+            Action::Sysfs { target } => self.attach(sysfs()?, target),
+            Action::Mask(path) => self.mask(path),
+            Action::ReadOnly(path) => self.read_only(path),
+            Action::Dev { target } => self.dev(target),
+            Action::Device { name, host } => self.device(name, host),
+            Action::DevFilesystem { name, filesystem } => self.dev_filesystem(name, filesystem),
+            Action::DevLink { name, to } => rustix::fs::symlinkat(*to, self.dev_fd()?, *name),
+            Action::EnterRoot => self.enter_root(),
+        }
+    }
+
+    fn root_fd(&self) -> Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    fn dev_fd(&self) -> Result<BorrowedFd<'_>> {
+        self.dev.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    /// Mounts the root over its own upper directory: pivot_root wants an attached mount, and that directory is ours.
+    fn root_overlay(&mut self, plan: &OverlayPlan) -> Result<()> {
+        let mount = overlay(plan)?;
+        attach_at(mount.as_fd(), CWD, &plan.upper)?;
+        self.root = Some(mount);
+        Ok(())
+    }
+
+    fn root_directory(&mut self, path: &CStr) -> Result<()> {
+        let mount = bind(path, true, Access::ReadWrite)?;
+        attach_at(mount.as_fd(), CWD, path)?;
+        self.root = Some(mount);
+        Ok(())
+    }
+
+    fn replace_directory(&self, name: &CStr) -> Result<()> {
+        let root = self.root_fd()?;
+        rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR)?;
+        rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755))
+    }
+
+    /// Opens a path as a process whose root is the step's would see it: no symlink and no `..` leads outside.
+    fn locate(&self, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+        // EAGAIN: something was renamed or mounted anywhere while `..` was resolved.
+        const ATTEMPTS: usize = 64;
+        let root = self.root_fd()?;
+        let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..ATTEMPTS {
+            match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// Opens what is at a path itself; `None` when nothing is.
+    fn locate_itself(&self, path: &CStr) -> Result<Option<OwnedFd>> {
+        match self.locate(path, OFlags::NOFOLLOW) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn attach(&self, mount: OwnedFd, target: &CStr) -> Result<()> {
+        attach_on(mount.as_fd(), self.locate(target, OFlags::empty())?.as_fd())
+    }
+
+    fn mask(&self, path: &CStr) -> Result<()> {
+        let Some(target) = self.locate_itself(path)? else { return Ok(()) };
+        let stat = rustix::fs::fstat(&target)?;
+        let cover = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => make(c"tmpfs", &[], MountAttrFlags::MOUNT_ATTR_RDONLY)?,
+            _ => bind(c"/dev/null", false, Access::ReadWrite)?,
+        };
+        attach_on(cover.as_fd(), target.as_fd())
+    }
+
+    fn read_only(&self, path: &CStr) -> Result<()> {
+        let Some(target) = self.locate_itself(path)? else { return Ok(()) };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let mount = rustix::mount::open_tree(&target, c"", flags)?;
+        sys::set_read_only(mount.as_fd(), true)?;
+        attach_on(mount.as_fd(), target.as_fd())
+    }
+
+    fn dev(&mut self, target: &CStr) -> Result<()> {
+        let options = [(c"mode", c"755"), (c"size", c"65536k")];
+        let mount = make(c"tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        attach_on(mount.as_fd(), self.locate(target, OFlags::empty())?.as_fd())?;
+        self.dev = Some(mount);
+        Ok(())
+    }
+
+    /// Binds a device: a tmpfs mounted in a user namespace opens none of its own.
+    fn device(&self, name: &CStr, host: &CStr) -> Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(self.dev_fd()?, name, flags, Mode::from_raw_mode(0o666))?;
+        attach_on(bind(host, false, Access::ReadWrite)?.as_fd(), target.as_fd())
+    }
+
+    fn dev_filesystem(&self, name: &CStr, filesystem: &Filesystem) -> Result<()> {
+        let dev = self.dev_fd()?;
+        rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
+        attach_at(new_filesystem(filesystem)?.as_fd(), dev, name)
+    }
+
+    /// Leaves the host's tree. Where seccomp refuses pivot_root (Docker's profile lists it for nobody), the root is
+    /// moved over "/" instead: above it nothing but itself can be reached, since a walk up ends at the topmost mount
+    /// on the namespace's root.
+    fn enter_root(&self) -> Result<()> {
+        rustix::process::fchdir(self.root_fd()?)?;
+        if rustix::process::pivot_root(c".", c".").is_ok() {
+            rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+        } else {
+            rustix::mount::mount_move(c".", c"/")?;
+            rustix::process::chroot(c".")?;
+        }
+        rustix::process::chdir(c"/")
+    }
+}
+
+fn loopback_up() -> Result<()> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sys::loopback_up(socket.as_fd())
+}
+
+fn attach_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    rustix::mount::move_mount(mount, c"", directory, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn attach_on(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, c"", target, c"", flags)
+}
+
+/// Copies the mount a host path is in. Where the kernel does not let go of what is mounted below it (EINVAL: locked by
+/// the owner of this user namespace's parent), that comes along.
+fn bind(source: &CStr, recursive: bool, access: Access) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let with_mounts = flags | OpenTreeFlags::AT_RECURSIVE;
+    let (mount, recursive) = if recursive {
+        (rustix::mount::open_tree(CWD, source, with_mounts)?, true)
+    } else {
+        match rustix::mount::open_tree(CWD, source, flags) {
+            Err(Errno::INVAL) => (rustix::mount::open_tree(CWD, source, with_mounts)?, true),
+            result => (result?, false),
+        }
+    };
+    if access == Access::ReadOnly {
+        sys::set_read_only(mount.as_fd(), recursive)?;
+    }
+    Ok(mount)
+}
+
+fn new_filesystem(filesystem: &Filesystem) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen(filesystem.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in &filesystem.options {
+        rustix::mount::fsconfig_set_string(&context, *key, value.as_c_str())?;
+    }
+    finish(context, filesystem.attributes)
+}
+
+fn make(kind: &CStr, options: &[(&CStr, &CStr)], attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        rustix::mount::fsconfig_set_string(&context, *key, *value)?;
+    }
+    finish(context, attributes)
+}
+
+fn finish(context: OwnedFd, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    rustix::mount::fsconfig_create(&context)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Mounts a sysfs, which only the owner of the network namespace may; else takes the host's.
+fn sysfs() -> Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    make(c"sysfs", &[], attributes).or_else(|_| bind(c"/sys", true, Access::ReadOnly))
+}
+
+/// Mounts an overlay, detached. `userxattr` always: without it a directory cannot be replaced in a user namespace, and
+/// one on-disk form serves all isolations.
+///
+/// # References
+/// Documentation/filesystems/overlayfs.rst; `lowerdir+` is Linux 6.7
+fn overlay(plan: &OverlayPlan) -> Result<OwnedFd> {
+    rustix::process::chdir(plan.base.as_c_str())?;
+    // Kernels before 6.5 take any option and complain when the filesystem is created.
+    match overlay_context(plan).and_then(|context| finish(context, MountAttrFlags::empty())) {
+        Ok(mount) => Ok(mount),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => overlay_by_mount(plan),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn overlay_context(plan: &OverlayPlan) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for lower in &plan.lower {
+        rustix::mount::fsconfig_set_string(&context, c"lowerdir+", lower.as_c_str())?;
+    }
+    rustix::mount::fsconfig_set_string(&context, c"upperdir", plan.upper_option.as_c_str())?;
+    rustix::mount::fsconfig_set_string(&context, c"workdir", plan.work_option.as_c_str())?;
+    rustix::mount::fsconfig_set_flag(&context, c"userxattr")?;
+    // Only speed: a kernel or filesystem without it syncs as ever.
+    let _ = rustix::mount::fsconfig_set_flag(&context, c"volatile");
+    Ok(context)
+}
+
+fn overlay_by_mount(plan: &OverlayPlan) -> Result<OwnedFd> {
+    let mount = |options: &CStr| {
+        let flags = MountFlags::empty();
+        rustix::mount::mount(c"overlay", plan.upper.as_c_str(), c"overlay", flags, Some(options))
+    };
+    mount(&plan.options).or_else(|_| mount(&plan.options_durable))?;
+    let detached = bind(&plan.upper, false, Access::ReadWrite)?;
+    rustix::mount::unmount(plan.upper.as_c_str(), UnmountFlags::DETACH)?;
+    Ok(detached)
+}

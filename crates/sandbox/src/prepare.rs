@@ -1,0 +1,379 @@
+//! From the description of a step to the program that its child executes.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::MountAttrFlags;
+use rustix::thread::{Gid, Uid};
+
+use crate::error::RunError;
+use crate::ids::IdRanges;
+use crate::isolation::Isolation;
+use crate::mounts::{Access, Mount, MountKind, Rootfs, Spec};
+use crate::overlay;
+use crate::process::{Network, Process, Resource, Rlimit};
+use crate::program::{Action, Entry, Executable, Filesystem, Lookup, Operation, Program, Supervision};
+use crate::seccomp;
+use crate::sys::StringArray;
+
+/// How the steps of a sandbox are made, found by the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mode {
+    pub(crate) isolation: Isolation,
+    pub(crate) proc: ProcMount,
+}
+
+/// Where a step's `/proc` comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProcMount {
+    /// A new one, showing a PID namespace of the step.
+    Fresh,
+    /// The host's: a container whose own `/proc` has masked paths may mount no other. No PID namespace then, since
+    /// the numbers in it would not be those in `/proc`.
+    Host,
+}
+
+/// Whether the step's program is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Yes.
+    Run,
+    /// No: everything up to it is tried, and the overlay too.
+    Rehearse,
+}
+
+/// The name of the lower directory that [`Purpose::Rehearse`] replaces.
+pub(crate) const REHEARSAL_DIRECTORY: &CStr = c"replaced";
+
+const HOST_DEVICES: [(&CStr, &CStr); 6] = [
+    (c"null", c"/dev/null"),
+    (c"zero", c"/dev/zero"),
+    (c"full", c"/dev/full"),
+    (c"random", c"/dev/random"),
+    (c"urandom", c"/dev/urandom"),
+    (c"tty", c"/dev/tty"),
+];
+
+const DEV_LINKS: [(&CStr, &CStr); 6] = [
+    (c"fd", c"/proc/self/fd"),
+    (c"stdin", c"/proc/self/fd/0"),
+    (c"stdout", c"/proc/self/fd/1"),
+    (c"stderr", c"/proc/self/fd/2"),
+    (c"core", c"/proc/kcore"),
+    (c"ptmx", c"pts/ptmx"),
+];
+
+/// What Docker hides below `/proc` and `/sys`.
+const MASKED_PROC: [&str; 10] = [
+    "asound",
+    "acpi",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "timer_list",
+    "timer_stats",
+    "sched_debug",
+    "scsi",
+];
+const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
+
+/// The group of terminals in every distribution's `/etc/group`.
+const TTY_GROUP: u32 = 5;
+
+/// Makes the program of a step.
+pub(crate) fn program(
+    spec: &Spec,
+    mode: Mode,
+    ids: &IdRanges,
+    purpose: Purpose,
+) -> Result<Program, RunError> {
+    let process = &spec.process;
+    let mut operations = vec![
+        operation(Action::PrivateMounts, "make mounts private", Path::new("/")),
+        named(
+            Action::Hostname(process.hostname.clone().into_bytes()),
+            "set the host name",
+            &process.hostname,
+        ),
+    ];
+    if process.network == Network::None {
+        let what = "bring up the loopback interface of a network namespace (CAP_NET_ADMIN is missing?)";
+        operations.push(named(Action::LoopbackUp, what, ""));
+    }
+    operations.push(root(&spec.rootfs)?);
+    if purpose == Purpose::Rehearse {
+        let what = "replace a directory of the overlay's lower layer";
+        operations.push(named(Action::ReplaceDirectory(REHEARSAL_DIRECTORY), what, ""));
+    }
+    for mount in &spec.mounts {
+        push_mount(&mut operations, mount, mode, ids)?;
+    }
+    operations.push(named(Action::EnterRoot, "enter the root filesystem", ""));
+    let supervision = match mode.proc {
+        ProcMount::Fresh => Supervision::PidNamespace,
+        ProcMount::Host => Supervision::Subreaper,
+    };
+    Ok(Program { operations, entry: entry(process, purpose)?, supervision })
+}
+
+fn named(action: Action, name: &'static str, target: &str) -> Operation {
+    Operation { action, name, target: target.to_owned() }
+}
+
+fn operation(action: Action, name: &'static str, target: &Path) -> Operation {
+    Operation { action, name, target: target.display().to_string() }
+}
+
+fn root(rootfs: &Rootfs) -> Result<Operation, RunError> {
+    Ok(match rootfs {
+        Rootfs::Overlay { lower, upper, work } => {
+            let plan = overlay::plan(lower, upper, work)?;
+            operation(Action::RootOverlay(plan), "mount the root overlay with the upper directory", upper)
+        }
+        Rootfs::Directory(path) => {
+            let source = c_path(&absolute(path)?)?;
+            operation(Action::RootDirectory(source), "mount the root directory", path)
+        }
+    })
+}
+
+fn push_mount(
+    operations: &mut Vec<Operation>,
+    mount: &Mount,
+    mode: Mode,
+    ids: &IdRanges,
+) -> Result<(), RunError> {
+    let path = mount.target.as_path();
+    let target = inside(path)?;
+    match &mount.kind {
+        MountKind::Bind { source, access, recursive } => {
+            let source = c_path(&absolute(source)?)?;
+            let action = Action::Bind { source, recursive: *recursive, access: *access, target };
+            operations.push(operation(action, "bind a host path on", path));
+        }
+        MountKind::Tmpfs { size, mode } => {
+            let filesystem = tmpfs(*size, *mode)?;
+            operations.push(operation(Action::Filesystem { filesystem, target }, "mount a tmpfs on", path));
+        }
+        MountKind::Overlay { lower, upper, work } => {
+            let plan = overlay::plan(lower, upper, work)?;
+            operations.push(operation(Action::Overlay { plan, target }, "mount an overlay on", path));
+        }
+        MountKind::Proc => push_proc(operations, path, target, mode.proc)?,
+        MountKind::Sysfs => {
+            operations.push(operation(Action::Sysfs { target }, "mount sysfs on", path));
+            for name in MASKED_SYS {
+                let masked = path.join(name);
+                operations.push(operation(Action::Mask(inside(&masked)?), "mask", &masked));
+            }
+        }
+        MountKind::Dev => push_dev(operations, path, target, ids)?,
+    }
+    Ok(())
+}
+
+fn tmpfs(size: Option<u64>, mode: u32) -> Result<Filesystem, RunError> {
+    let mut options = vec![(c"mode", c_string(format!("{mode:o}").as_ref())?)];
+    if let Some(size) = size {
+        options.push((c"size", c_string(size.to_string().as_ref())?));
+    }
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(Filesystem { kind: c"tmpfs", options, attributes })
+}
+
+fn push_proc(
+    operations: &mut Vec<Operation>,
+    path: &Path,
+    target: CString,
+    mount: ProcMount,
+) -> Result<(), RunError> {
+    operations.push(match mount {
+        ProcMount::Fresh => {
+            let attributes = inert();
+            let filesystem = Filesystem { kind: c"proc", options: Vec::new(), attributes };
+            operation(Action::Filesystem { filesystem, target }, "mount a new proc on", path)
+        }
+        ProcMount::Host => {
+            let source = c"/proc".to_owned();
+            let action = Action::Bind { source, recursive: true, access: Access::ReadWrite, target };
+            operation(action, "bind the host's /proc on", path)
+        }
+    });
+    for name in READ_ONLY_PROC {
+        let inner = path.join(name);
+        operations.push(operation(Action::ReadOnly(inside(&inner)?), "make read-only", &inner));
+    }
+    for name in MASKED_PROC {
+        let inner = path.join(name);
+        operations.push(operation(Action::Mask(inside(&inner)?), "mask", &inner));
+    }
+    Ok(())
+}
+
+/// No set-id programs, no devices, no execution.
+fn inert() -> MountAttrFlags {
+    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
+}
+
+fn push_dev(
+    operations: &mut Vec<Operation>,
+    path: &Path,
+    target: CString,
+    ids: &IdRanges,
+) -> Result<(), RunError> {
+    operations.push(operation(Action::Dev { target }, "mount a tmpfs on", path));
+    let inner = |name: &CStr| path.join(OsStr::from_bytes(name.to_bytes()));
+    for (name, host) in HOST_DEVICES {
+        operations.push(operation(Action::Device { name, host }, "bind the host's device on", &inner(name)));
+    }
+    let mut pts = vec![(c"ptmxmode", c"0666".to_owned()), (c"mode", c"0620".to_owned())];
+    if ids.groups.contains(TTY_GROUP) {
+        pts.push((c"gid", c_string(TTY_GROUP.to_string().as_ref())?));
+    }
+    let shm = vec![(c"mode", c"1777".to_owned()), (c"size", c"65536k".to_owned())];
+    let no_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    for (name, kind, options, attributes) in
+        [(c"pts", c"devpts", pts, no_exec), (c"shm", c"tmpfs", shm, inert())]
+    {
+        let filesystem = Filesystem { kind, options, attributes };
+        let action = Action::DevFilesystem { name, filesystem };
+        operations.push(operation(action, "mount a filesystem on", &inner(name)));
+    }
+    for (name, to) in DEV_LINKS {
+        operations.push(operation(Action::DevLink { name, to }, "make the symlink", &inner(name)));
+    }
+    Ok(())
+}
+
+fn entry(process: &Process, purpose: Purpose) -> Result<Entry, RunError> {
+    let user = &process.user;
+    let id = |id: u32| match id {
+        u32::MAX => Err(RunError::Invalid(format!("{id} is no user or group id"))),
+        id => Ok(id),
+    };
+    let groups = user.groups.iter().map(|&group| id(group).map(Gid::from_raw)).collect::<Result<_, _>>()?;
+    Ok(Entry {
+        uid: Uid::from_raw(id(user.uid)?),
+        gid: Gid::from_raw(id(user.gid)?),
+        groups,
+        cwd: inside(&process.cwd)?,
+        umask: process.umask & 0o777,
+        rlimits: process.rlimits.iter().map(limit).collect(),
+        filter: seccomp::default_filter(),
+        program: match purpose {
+            Purpose::Run => executable(process)?,
+            Purpose::Rehearse => Executable::Nothing,
+        },
+    })
+}
+
+fn executable(process: &Process) -> Result<Executable, RunError> {
+    let Some(program) = process.argv.first().filter(|program| !program.is_empty()) else {
+        return Err(RunError::Invalid("no program to run".to_owned()));
+    };
+    let (lookup, files) = if program.as_bytes().contains(&b'/') {
+        (Lookup::Path, vec![PathBuf::from(program)])
+    } else {
+        (Lookup::SearchPath, search_path(process).map(|directory| directory.join(program)).collect())
+    };
+    let variable = |(name, value): &(std::ffi::OsString, std::ffi::OsString)| {
+        let mut text = name.clone();
+        text.push("=");
+        text.push(value);
+        c_string(&text)
+    };
+    Ok(Executable::Files {
+        candidates: files.iter().map(|file| c_path(file)).collect::<Result<_, _>>()?,
+        lookup,
+        argv: StringArray::new(process.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?),
+        env: StringArray::new(process.env.iter().map(variable).collect::<Result<_, _>>()?),
+    })
+}
+
+/// Returns the directories of `PATH`; the last setting counts, as for `getenv` after runc has set them in turn, and
+/// an empty name is the working directory.
+fn search_path(process: &Process) -> impl Iterator<Item = PathBuf> {
+    let path = process.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_bytes());
+    path.into_iter().flat_map(|path| path.split(|&byte| byte == b':')).map(|directory| match directory {
+        [] => PathBuf::from("."),
+        directory => PathBuf::from(OsStr::from_bytes(directory)),
+    })
+}
+
+fn limit(limit: &Rlimit) -> (rustix::process::Resource, rustix::process::Rlimit) {
+    use rustix::process::Resource as Kernel;
+    let resource = match limit.resource {
+        Resource::Core => Kernel::Core,
+        Resource::Cpu => Kernel::Cpu,
+        Resource::Data => Kernel::Data,
+        Resource::Fsize => Kernel::Fsize,
+        Resource::Locks => Kernel::Locks,
+        Resource::Memlock => Kernel::Memlock,
+        Resource::Msgqueue => Kernel::Msgqueue,
+        Resource::Nice => Kernel::Nice,
+        Resource::Nofile => Kernel::Nofile,
+        Resource::Nproc => Kernel::Nproc,
+        Resource::Rss => Kernel::Rss,
+        Resource::Rtprio => Kernel::Rtprio,
+        Resource::Rttime => Kernel::Rttime,
+        Resource::Sigpending => Kernel::Sigpending,
+        Resource::Stack => Kernel::Stack,
+    };
+    (resource, rustix::process::Rlimit { current: limit.soft, maximum: limit.hard })
+}
+
+/// Makes a path absolute: the child changes its working directory on the way.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, RunError> {
+    std::path::absolute(path)
+        .map_err(|error| RunError::Invalid(format!("cannot make {path:?} absolute: {error}")))
+}
+
+/// Returns a path inside the root as the kernel wants it: an empty one is the root itself.
+fn inside(path: &Path) -> Result<CString, RunError> {
+    if path.as_os_str().is_empty() { Ok(c".".to_owned()) } else { c_path(path) }
+}
+
+pub(crate) fn c_path(path: &Path) -> Result<CString, RunError> {
+    c_string(path.as_os_str())
+}
+
+fn c_string(text: &OsStr) -> Result<CString, RunError> {
+    CString::new(text.as_bytes()).map_err(|_| RunError::Invalid(format!("{text:?} contains a null byte")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_searched_in_path() {
+        let check = |env: &[(&str, &str)], expect: &[&str]| {
+            let mut process = Process::new(["true"]);
+            process.env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            let found: Vec<PathBuf> = search_path(&process).collect();
+            assert_eq!(found, expect.iter().map(PathBuf::from).collect::<Vec<_>>());
+        };
+        check(&[("PATH", "/bin:/usr/bin")], &["/bin", "/usr/bin"]);
+        check(&[("PATH", "/a"), ("PATH", "/b::/c")], &["/b", ".", "/c"]);
+        check(&[("HOME", "/root")], &[]);
+    }
+
+    #[test]
+    fn impossible_processes_are_refused() {
+        let check = |change: &dyn Fn(&mut Process)| {
+            let mut process = Process::new(["/bin/true"]);
+            change(&mut process);
+            assert!(matches!(entry(&process, Purpose::Run), Err(RunError::Invalid(_))), "{process:?}");
+        };
+        check(&|process| process.argv.clear());
+        check(&|process| process.argv = vec!["".into()]);
+        check(&|process| process.argv = vec!["a\0b".into()]);
+        check(&|process| process.env = vec![("A".into(), "a\0b".into())]);
+        check(&|process| process.cwd = "a\0b".into());
+        check(&|process| process.user.uid = u32::MAX);
+        check(&|process| process.user.groups = vec![0, u32::MAX]);
+    }
+}

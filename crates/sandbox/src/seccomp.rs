@@ -1,0 +1,223 @@
+//! The default seccomp filter of a step, modelled on Docker's default profile.
+//!
+//! The table of system calls is data (`seccomp/table.txt`); what depends on arguments, or is answered without being
+//! executed, is named in [`special`]. `compile` turns both into a BPF program once per process.
+
+mod compile;
+
+use std::sync::OnceLock;
+
+use thiserror::Error;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the sandbox's seccomp table covers x86_64 and aarch64 only");
+
+const TABLE: &str = include_str!("seccomp/table.txt");
+
+/// What happens to a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// It is executed.
+    Allow,
+    /// It is answered with this errno; 0 is success.
+    Errno(u16),
+    /// It depends on the low 32 bits of an argument.
+    When(&'static Condition),
+}
+
+/// A choice by one argument. The kernel reads 32 bits of every argument that is tested here.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    /// The argument's index, from 0.
+    argument: u8,
+    test: Test,
+    /// The errno if the test holds; `None` executes the call.
+    then: Option<u16>,
+    /// The errno if it does not.
+    otherwise: Option<u16>,
+}
+
+/// A test of an argument.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Test {
+    /// It is one of these values.
+    OneOf(&'static [u32]),
+    /// It has one of these bits.
+    AnyBit(u32),
+}
+
+const EPERM: u16 = 1;
+const ENOSYS: u16 = 38;
+
+/// CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}.
+const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
+const MS_SYNC: u32 = 4;
+/// AF_ALG is a kernel attack surface, AF_VSOCK leaves the network namespace: Docker's profile has neither.
+const REFUSED_FAMILIES: &[u32] = &[38, 40];
+/// PER_LINUX, PER_LINUX32, each with and without UNAME26, and the query.
+const PERSONALITIES: &[u32] = &[0, 0x8, 0x20000, 0x20008, 0xffff_ffff];
+
+static CLONE: Condition =
+    Condition { argument: 0, test: Test::AnyBit(NAMESPACE_FLAGS), then: Some(EPERM), otherwise: None };
+static SOCKET: Condition =
+    Condition { argument: 0, test: Test::OneOf(REFUSED_FAMILIES), then: Some(EPERM), otherwise: None };
+static PERSONALITY: Condition =
+    Condition { argument: 0, test: Test::OneOf(PERSONALITIES), then: None, otherwise: Some(EPERM) };
+/// MS_ASYNC writes nothing, and unwinders use it to ask whether an address is mapped.
+static MSYNC: Condition =
+    Condition { argument: 2, test: Test::AnyBit(MS_SYNC), then: Some(0), otherwise: None };
+
+/// Returns the action for a call of the table.
+fn special(name: &str) -> Action {
+    match name {
+        "clone" => Action::When(&CLONE),
+        // Its flags are behind a pointer; the C libraries fall back to clone.
+        "clone3" => Action::Errno(ENOSYS),
+        "socket" => Action::When(&SOCKET),
+        "personality" => Action::When(&PERSONALITY),
+        // What a step writes is read back by us, not by the next boot: a build that dies is built again.
+        "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "sync_file_range2" => {
+            Action::Errno(0)
+        }
+        "msync" => Action::When(&MSYNC),
+        _ => Action::Allow,
+    }
+}
+
+/// The calls of one calling convention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Abi {
+    /// AUDIT_ARCH_*, as in `seccomp_data.arch`.
+    pub(crate) audit: u32,
+    /// Actions by number, ascending and distinct.
+    pub(crate) calls: Vec<(u32, Action)>,
+}
+
+impl Abi {
+    /// The highest number any architecture uses for an ordinary call; arm's private calls are far above.
+    const ORDINARY: u32 = 0xffff;
+
+    /// Returns the number above which a call is unknown rather than refused.
+    fn last_known(&self) -> u32 {
+        self.calls.iter().map(|call| call.0).filter(|&number| number <= Self::ORDINARY).max().unwrap_or(0)
+    }
+
+    /// Returns the action of a call, without regard to how it is compiled.
+    pub(crate) fn action(&self, number: u32) -> Action {
+        match self.calls.binary_search_by_key(&number, |call| call.0) {
+            Ok(index) => self.calls.get(index).map_or(Action::Errno(EPERM), |call| call.1),
+            Err(_) if number > self.last_known() => Action::Errno(ENOSYS),
+            Err(_) => Action::Errno(EPERM),
+        }
+    }
+}
+
+/// A column of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    X86_64 = 1,
+    I386 = 2,
+    Aarch64 = 3,
+    Arm = 4,
+}
+
+impl Column {
+    /// The calling conventions a process of this architecture can use. x32 calls are answered with ENOSYS.
+    const NATIVE: [Self; 2] =
+        if cfg!(target_arch = "aarch64") { [Self::Aarch64, Self::Arm] } else { [Self::X86_64, Self::I386] };
+
+    const fn audit(self) -> u32 {
+        match self {
+            Self::X86_64 => 0xc000_003e,
+            Self::I386 => 0x4000_0003,
+            Self::Aarch64 => 0xc000_00b7,
+            Self::Arm => 0x4000_0028,
+        }
+    }
+}
+
+/// A line of the table that cannot be read.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("seccomp table: malformed line {0:?}")]
+struct TableError(String);
+
+fn parse(table: &str, column: Column) -> Result<Abi, TableError> {
+    let mut calls = Vec::new();
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let malformed = || TableError(line.to_owned());
+        let mut fields = line.split_ascii_whitespace();
+        let name = fields.next().ok_or_else(malformed)?;
+        match fields.nth(column as usize - 1).ok_or_else(malformed)? {
+            "-" => {}
+            number => calls.push((number.parse().map_err(|_| malformed())?, special(name))),
+        }
+    }
+    calls.sort_by_key(|call| call.0);
+    Ok(Abi { audit: column.audit(), calls })
+}
+
+/// Returns the program for this architecture; it is compiled by the first call.
+pub(crate) fn default_filter() -> &'static [libc::sock_filter] {
+    static FILTER: OnceLock<Vec<libc::sock_filter>> = OnceLock::new();
+    FILTER.get_or_init(|| {
+        // A malformed table is caught by the tests; were it not, its calling convention would be refused altogether.
+        let abis: Vec<Abi> = Column::NATIVE.into_iter().filter_map(|c| parse(TABLE, c).ok()).collect();
+        compile::compile(&abis)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_well_formed() {
+        for column in [Column::X86_64, Column::I386, Column::Aarch64, Column::Arm] {
+            let abi = parse(TABLE, column).unwrap();
+            assert!(abi.calls.len() > 260, "{column:?}: {}", abi.calls.len());
+            for pair in abi.calls.windows(2) {
+                assert!(pair[0].0 < pair[1].0, "{column:?}: {} twice", pair[1].0);
+            }
+        }
+        let mut names: Vec<&str> = TABLE.lines().filter(|l| !l.starts_with('#')).collect();
+        let before = names.clone();
+        names.sort_by_key(|line| line.split(' ').next());
+        assert_eq!(names, before);
+    }
+
+    /// The numbers of this architecture are those of its C library.
+    #[test]
+    fn numbers_agree_with_libc() {
+        let abi = parse(TABLE, Column::NATIVE[0]).unwrap();
+        let check = |number: libc::c_long, expect: Action| {
+            assert_eq!(abi.action(u32::try_from(number).unwrap()), expect, "{number}");
+        };
+        for number in
+            [libc::SYS_read, libc::SYS_openat2, libc::SYS_execve, libc::SYS_ptrace, libc::SYS_chroot]
+        {
+            check(number, Action::Allow);
+        }
+        for number in [
+            libc::SYS_mount,
+            libc::SYS_bpf,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_keyctl,
+            libc::SYS_pivot_root,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_init_module,
+            libc::SYS_perf_event_open,
+            libc::SYS_io_uring_setup,
+            libc::SYS_move_mount,
+        ] {
+            check(number, Action::Errno(EPERM));
+        }
+        for number in [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync, libc::SYS_syncfs] {
+            check(number, Action::Errno(0));
+        }
+        check(libc::SYS_clone3, Action::Errno(ENOSYS));
+        check(libc::SYS_clone, Action::When(&CLONE));
+        check(0x4000_0000, Action::Errno(ENOSYS));
+        check(2000, Action::Errno(ENOSYS));
+    }
+}

@@ -1,0 +1,177 @@
+//! How steps end, and that nothing is left of them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rbuild_sandbox::{Cancel, ExecError, Exit, Isolation, RunError};
+
+use crate::support::{Lab, each, processes_with};
+
+#[test]
+fn exit_codes_and_signals() {
+    each(|lab| {
+        for (script, expect) in [
+            ("true", Exit::Code(0)),
+            ("exit 7", Exit::Code(7)),
+            ("exit 255", Exit::Code(255)),
+            ("kill -9 $$", Exit::Signal(9)),
+            ("kill -TERM $$", Exit::Signal(15)),
+            ("nonexistent", Exit::Code(127)),
+        ] {
+            let outcome = lab.run(&lab.shell(script));
+            assert!(matches!(outcome.result, Ok(exit) if exit == expect), "{script}: {outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn programs_that_cannot_be_executed() {
+    each(|lab| {
+        let files = lab.path("lower/bin");
+        std::fs::write(files.join("garbage"), "\u{1}\u{2}").unwrap();
+        std::fs::write(files.join("plain"), "").unwrap();
+        std::fs::write(files.join("orphan"), "#!/no/interpreter\n").unwrap();
+        for (name, mode) in [("garbage", 0o755), ("plain", 0o644), ("orphan", 0o755)] {
+            std::fs::set_permissions(files.join(name), std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+        }
+        for (argv, expect) in [
+            ("foo", r#"exec: "foo": executable file not found in $PATH"#),
+            ("plain", r#"exec: "plain": executable file not found in $PATH"#),
+            ("/bin/foo", r#"exec: "/bin/foo": stat /bin/foo: no such file or directory"#),
+            (
+                "/bin/busybox/foo",
+                r#"exec: "/bin/busybox/foo": stat /bin/busybox/foo: no such file or directory"#,
+            ),
+            ("/bin/plain", r#"exec: "/bin/plain": permission denied"#),
+            ("/bin", r#"exec: "/bin": is a directory"#),
+            ("garbage", "exec /bin/garbage: exec format error"),
+            ("/bin/orphan", "exec /bin/orphan: no such file or directory"),
+        ] {
+            let outcome = lab.run(&lab.spec(&[argv]));
+            let error = outcome.result.unwrap_err();
+            assert!(matches!(error, RunError::Exec(_)), "{error:?}");
+            assert_eq!(error.to_string(), expect);
+        }
+        let mut spec = lab.spec(&["true"]);
+        spec.process.env.clear();
+        assert!(matches!(lab.run(&spec).result, Err(RunError::Exec(ExecError::NotInPath(_)))));
+    });
+}
+
+#[test]
+fn preparations_that_fail_say_where() {
+    each(|lab| {
+        let mut spec = lab.shell("true");
+        spec.process.cwd = "/nowhere".into();
+        let error = lab.run(&spec).result.unwrap_err();
+        assert_eq!(error.to_string(), "cannot enter the working directory /nowhere");
+        let mut spec = lab.shell("true");
+        spec.mounts.first_mut().unwrap().target = "nowhere".into();
+        let error = lab.run(&spec).result.unwrap_err().to_string();
+        assert!(error.starts_with("cannot ") && error.ends_with(" nowhere"), "{error}");
+    });
+}
+
+#[test]
+fn daemons_die_with_the_step() {
+    each(|lab| {
+        // One in the background, one in a session of its own whose parent is gone, both holding the output pipes.
+        let script = "sleep 98765 & setsid sh -c 'sleep 98765 & sleep 98765' & (trap '' TERM HUP; sleep 98765 &) ; exit 3";
+        let outcome = lab.run(&lab.shell(script));
+        assert!(matches!(outcome.result, Ok(Exit::Code(3))), "{outcome:?}");
+        assert_eq!(processes_with("98765"), 0);
+    });
+}
+
+#[test]
+fn orphans_are_reaped() {
+    each(|lab| {
+        let script = "pid=$(sh -c 'sleep 0 >/dev/null & echo $!'); for i in $(seq 100); do kill -0 $pid 2>/dev/null || exit 0; usleep 50000; done; exit 1";
+        lab.check(script, "");
+    });
+}
+
+#[test]
+fn cancelling_kills() {
+    each(|lab| {
+        let cancel = Cancel::new();
+        let mut output = |_, _: &[u8]| cancel.cancel();
+        let spec = lab.shell("trap '' TERM INT HUP; setsid sleep 98764 & echo started; sleep 98764");
+        let result = lab.sandbox.run(&spec, &mut output, &cancel);
+        assert!(matches!(result, Err(RunError::Cancelled)), "{result:?}");
+        assert_eq!(processes_with("98764"), 0);
+        let result = lab.sandbox.run(&spec, &mut |_, _| {}, &cancel);
+        assert!(matches!(result, Err(RunError::Cancelled)), "{result:?}");
+    });
+}
+
+const ISOLATION: &str = "RBUILD_SANDBOX_TEST_ISOLATION";
+
+/// Not a test: the builder that `killed_builder_leaves_nothing` kills.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "tells the parent's invocation from the harness's")]
+fn builder_to_be_killed() {
+    let Some(isolation) = std::env::var(ISOLATION).ok().and_then(|name| name.parse().ok()) else { return };
+    let lab = Lab::new(isolation).unwrap();
+    println!("scratch {}", lab.dir.path().display());
+    let mut output = |_, bytes: &[u8]| std::io::stdout().write_all(bytes).unwrap();
+    let spec =
+        lab.shell("setsid sleep 98763 & (setsid sh -c 'sleep 98763; true' &); echo started; sleep 98763");
+    let _ = lab.sandbox.run(&spec, &mut output, &Cancel::new());
+}
+
+#[test]
+fn killed_builder_leaves_nothing() {
+    each(|lab| {
+        let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let before = mounts();
+        let mut builder = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "ending::builder_to_be_killed", "--nocapture"])
+            .env(ISOLATION, lab.name().name())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut scratch = None;
+        for line in BufReader::new(builder.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            if let Some((_, path)) = line.split_once("scratch ") {
+                scratch = Some(path.to_owned());
+            }
+            if line.ends_with("started") {
+                break;
+            }
+        }
+        assert!(processes_with("98763") > 0);
+        builder.kill().unwrap();
+        builder.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while processes_with("98763") > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(processes_with("98763"), 0);
+        assert_eq!(mounts(), before);
+        std::fs::remove_dir_all(scratch.unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn steps_run_side_by_side() {
+    each(|lab| {
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || lab.check(&format!("echo {number}"), &format!("{number}\n")));
+            }
+        });
+    });
+}
+
+#[test]
+fn unimplemented_isolations_say_so() {
+    let dir = crate::support::scratch();
+    for isolation in [Isolation::UsernsSingle, Isolation::Chroot, Isolation::Supervised] {
+        let error = rbuild_sandbox::Sandbox::forced(isolation, dir.path()).unwrap_err().to_string();
+        assert!(error.contains("not implemented yet"), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
