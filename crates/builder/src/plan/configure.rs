@@ -179,7 +179,12 @@ impl StageState {
         if !self.workdir_used && !path.starts_with('/') {
             let message =
                 format!("Relative workdir \"{path}\" can have unexpected results if the base image changes");
-            self.warnings.extend(warning::new(shared.dockerfile, span, "WorkdirRelativePath", message));
+            self.warnings.extend(warning::new(
+                shared.dockerfile,
+                span,
+                &warning::WORKDIR_RELATIVE_PATH,
+                message,
+            ));
         }
         self.workdir_used = true;
         let directory = path::absolute(&self.config.config.working_dir, &path);

@@ -110,7 +110,7 @@ impl Linker<'_> {
                 self.warnings.extend(warning::new(
                     self.dockerfile,
                     stage.from,
-                    "InvalidDefaultArgInFrom",
+                    &warning::INVALID_DEFAULT_ARG_IN_FROM,
                     message,
                 ));
             }
@@ -180,7 +180,7 @@ impl Linker<'_> {
                     "FROM argument '{name}' is not declared{}",
                     warning::did_you_mean(name, names, "")
                 );
-                let found = warning::new(self.dockerfile, from, "UndefinedArgInFrom", message);
+                let found = warning::new(self.dockerfile, from, &warning::UNDEFINED_ARG_IN_FROM, message);
                 self.warnings.extend(found);
             }
         }

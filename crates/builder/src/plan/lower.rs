@@ -169,7 +169,7 @@ fn platform_warning(
         actual.normalised(),
         expected.normalised()
     );
-    warning::new(dockerfile, stage.from, "InvalidBaseImagePlatform", message)
+    warning::new(dockerfile, stage.from, &warning::INVALID_BASE_IMAGE_PLATFORM, message)
 }
 
 /// Puts in what the command line says about the result.

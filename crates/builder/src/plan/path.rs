@@ -36,42 +36,22 @@ pub(super) fn join(parent: &str, path: &str) -> String {
 
 /// Makes a path absolute below a directory.
 ///
-/// An absolute path stays as it was typed, `..` and doubled slashes included; a relative one is joined and cleaned but
-/// keeps a final `/` or `/.`; an empty one is the directory itself. The directory may be relative or empty, which
-/// counts from the root.
+/// An absolute path stays as it was typed, `..`, doubled and final slashes included; a relative one is joined and
+/// cleaned; an empty one is the directory itself. The directory may be relative or empty, which counts from the root.
 pub(super) fn absolute(directory: &str, path: &str) -> String {
-    let directory = match directory {
-        "" => "/".to_owned(),
-        directory if directory.starts_with('/') => directory.to_owned(),
-        directory => join("/", directory),
-    };
-    if path.is_empty() {
-        return directory;
+    match path {
+        path if path.starts_with('/') => path.to_owned(),
+        "" if directory.starts_with('/') => directory.to_owned(),
+        path => join("/", &join(directory, path)),
     }
-    if path.starts_with('/') {
-        return path.to_owned();
-    }
-    let mut joined = join(&directory, path);
-    if path.ends_with('/') && !joined.ends_with('/') {
-        joined.push('/');
-    } else if path.ends_with("/.") {
-        if !joined.ends_with('/') {
-            joined.push('/');
-        }
-        joined.push('.');
-    }
-    joined
 }
 
-/// Makes the destination of a copy absolute; a final slash tells that it names a directory.
+/// Makes the destination of a copy absolute and clean; a final slash tells that it names a directory.
 pub(super) fn destination(directory: &str, path: &str) -> String {
-    let path = match path {
-        "" | "." => "./",
-        path => path,
-    };
-    let mut out = absolute(directory, path);
-    if out.ends_with("/.") {
-        out.pop();
+    let names_directory = matches!(path, "" | ".") || path.ends_with('/') || path.ends_with("/.");
+    let mut out = clean(&absolute(directory, path));
+    if names_directory && !out.ends_with('/') {
+        out.push('/');
     }
     out
 }
@@ -97,12 +77,14 @@ mod tests {
             assert_eq!(absolute(directory, path), expect, "{path:?}")
         };
         check("/a", "b", "/a/b");
-        check("/a", "b/", "/a/b/");
-        check("/a", "../b/.", "/b/.");
+        check("/a", "b/", "/a/b");
+        check("/a/", "../b/.", "/b");
         check("/a", "..", "/");
         check("/a", "../", "/");
         check("/a", "/b/../c/", "/b/../c/");
         check("/a", "", "/a");
+        check("/a/", "", "/a/");
+        check("", "", "/");
         check("", "x", "/x");
         check("rel", "x", "/rel/x");
         check("/a", ".", "/a");
@@ -120,5 +102,7 @@ mod tests {
         check("/a", "/b/.", "/b/");
         check("/a", "/b", "/b");
         check("/a", "..", "/");
+        check("/a", "/x/../b//", "/b/");
+        check("/", "/", "/");
     }
 }

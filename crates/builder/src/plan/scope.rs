@@ -49,7 +49,8 @@ pub(super) fn set_entry(entries: &mut Vec<String>, name: &str, value: &str) {
     }
 }
 
-/// The predefined arguments: platforms and the target's name, overridden by `--build-arg`. Empty ones are not set.
+/// The predefined arguments: platforms and the target's name, overridden by `--build-arg`. What a
+/// platform lacks is set and empty.
 pub(super) fn predefined(
     build: &Platform,
     target: &Platform,
@@ -73,10 +74,7 @@ pub(super) fn predefined(
         .chain(of("TARGET", target))
         .chain([("TARGETSTAGE".to_owned(), stage.to_owned())])
     {
-        let value = build_args.get(&name).cloned().unwrap_or(value);
-        if !value.is_empty() {
-            environment.set(&name, &value);
-        }
+        environment.set(&name, build_args.get(&name).unwrap_or(&value));
     }
     environment
 }

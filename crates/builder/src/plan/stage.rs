@@ -169,7 +169,7 @@ impl StageState {
             }
             let hint = warning::did_you_mean(name, self.env.names(), "$");
             let message = format!("Usage of undefined variable '${name}'{hint}");
-            self.warnings.extend(warning::new(shared.dockerfile, span, "UndefinedVar", message));
+            self.warnings.extend(warning::new(shared.dockerfile, span, &warning::UNDEFINED_VAR, message));
         }
     }
 

@@ -2,6 +2,29 @@
 
 use rbuild_dockerfile::{Diagnostic, Dockerfile, Severity, Span, nearest};
 
+/// A lint rule.
+#[derive(Debug)]
+pub(super) struct Rule {
+    name: &'static str,
+    url: Option<&'static str>,
+}
+
+pub(super) const UNDEFINED_VAR: Rule =
+    Rule { name: "UndefinedVar", url: Some("https://docs.docker.com/go/dockerfile/rule/undefined-var/") };
+pub(super) const UNDEFINED_ARG_IN_FROM: Rule = Rule {
+    name: "UndefinedArgInFrom",
+    url: Some("https://docs.docker.com/go/dockerfile/rule/undefined-arg-in-from/"),
+};
+pub(super) const INVALID_DEFAULT_ARG_IN_FROM: Rule = Rule {
+    name: "InvalidDefaultArgInFrom",
+    url: Some("https://docs.docker.com/go/dockerfile/rule/invalid-default-arg-in-from/"),
+};
+pub(super) const WORKDIR_RELATIVE_PATH: Rule = Rule {
+    name: "WorkdirRelativePath",
+    url: Some("https://docs.docker.com/go/dockerfile/rule/workdir-relative-path/"),
+};
+pub(super) const INVALID_BASE_IMAGE_PLATFORM: Rule = Rule { name: "InvalidBaseImagePlatform", url: None };
+
 /// A result whose error forbids the build.
 pub(super) type Checked<T> = Result<T, Box<Diagnostic>>;
 
@@ -25,13 +48,8 @@ pub(super) fn place(
 }
 
 /// Makes the warning of a rule, unless the rule is switched off for the file or for the instruction.
-pub(super) fn new(
-    dockerfile: &Dockerfile,
-    span: Span,
-    rule: &'static str,
-    message: String,
-) -> Option<Diagnostic> {
-    let is_rule = |name: &str| name.eq_ignore_ascii_case(rule) || name.eq_ignore_ascii_case("all");
+pub(super) fn new(dockerfile: &Dockerfile, span: Span, rule: &Rule, message: String) -> Option<Diagnostic> {
+    let is_rule = |name: &str| name.eq_ignore_ascii_case(rule.name) || name.eq_ignore_ascii_case("all");
     let check = dockerfile.directives.check.as_ref();
     let for_file = check.is_some_and(|check| check.skip_all || check.skip.iter().any(|name| is_rule(name)));
     let comments = dockerfile.node_at(span).map(|node| node.comments.as_slice()).unwrap_or_default();
@@ -39,11 +57,10 @@ pub(super) fn new(
     if for_file || for_instruction {
         return None;
     }
-    let page = kebab_case(rule);
     let warning = Diagnostic {
         severity: Severity::Warning,
-        rule: Some(rule),
-        url: Some(format!("https://docs.docker.com/go/dockerfile/rule/{page}/")),
+        rule: Some(rule.name),
+        url: rule.url.map(Into::into),
         ..Diagnostic::error(message)
     };
     Some(*place(warning, dockerfile, span))
@@ -58,15 +75,4 @@ pub(super) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a s
 fn skipped_by(comment: &str) -> impl Iterator<Item = &str> {
     let options = comment.strip_prefix("check=").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
     options.split(';').filter_map(|option| option.strip_prefix("skip=")).flat_map(|names| names.split(','))
-}
-
-fn kebab_case(rule: &str) -> String {
-    let mut out = String::new();
-    for (index, c) in rule.chars().enumerate() {
-        if c.is_ascii_uppercase() && index > 0 {
-            out.push('-');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
 }
