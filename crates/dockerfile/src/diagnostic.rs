@@ -28,7 +28,7 @@ pub struct Diagnostic {
     /// What to do, or the name that was probably meant: "did you mean `COPY`?".
     pub hint: Option<String>,
     /// A page that explains the rule.
-    pub url: Option<String>,
+    pub url: Option<&'static str>,
 }
 
 impl Diagnostic {
@@ -47,12 +47,7 @@ impl Diagnostic {
 
     /// Makes the warning of a lint rule without a place.
     pub fn warning(rule: &crate::lint::Rule, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            rule: Some(rule.name),
-            url: rule.url.map(str::to_owned),
-            ..Self::error(message)
-        }
+        Self { severity: Severity::Warning, rule: Some(rule.name), url: rule.url, ..Self::error(message) }
     }
 
     /// Adds the characters at fault.

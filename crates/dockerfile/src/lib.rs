@@ -2,15 +2,24 @@
 
 mod diagnostic;
 mod directive;
+mod duration;
 pub mod expand;
+mod flags;
+mod glob;
+mod heredoc;
 pub mod ignore;
+mod ignore_pattern;
 mod instruction;
+mod json;
+mod lines;
 pub mod lint;
 pub mod mount;
 mod node;
 mod parse;
 mod span;
 mod suggest;
+mod typed;
+mod words;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::{Check, Directives};

@@ -19,5 +19,5 @@ pub struct Rule {
 #[must_use]
 pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
     let _ = dockerfile;
-    unimplemented!()
+    Vec::new()
 }

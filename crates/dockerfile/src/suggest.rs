@@ -1,6 +1,6 @@
 //! "Did you mean": the nearest of a few known names.
 
-/// Returns the name nearest to `name`, if fewer than three edits lead to it; case does not count.
+/// Returns the name nearest to `name`, if fewer than three edits lead to it and a letter is left; case does not count.
 ///
 /// A name that equals `name` but for its case is no suggestion, nor is any when `name` is one of the candidates.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -12,7 +12,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             return None;
         }
         let edits = distance(&name, &lower);
-        if edits < 3 && best.is_none_or(|(fewest, _)| edits < fewest) {
+        if edits < 3 && edits < name.chars().count() && best.is_none_or(|(fewest, _)| edits < fewest) {
             best = Some((edits, candidate));
         }
     }
@@ -56,6 +56,7 @@ mod tests {
         check("copy", &["COPY"], None);
         check("xyz", &["COPY"], None);
         check("VARIANT", &["VARIAN", "VARIANTS"], Some("VARIAN"));
-        check("", &["ab", "abc"], Some("ab"));
+        check("z", &["id"], None);
+        check("", &["ab", "abc"], None);
     }
 }
