@@ -4,6 +4,7 @@
 //! one more thread writes the results in order. [`decompress`] finds the format by its magic number and
 //! reverses it; members written here are inflated in parallel.
 
+mod ahead;
 mod decompress;
 mod member;
 
@@ -15,6 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Scope};
 
+pub(crate) use ahead::read_ahead;
 pub use decompress::{decompress, decompress_with};
 pub use member::MEMBER_INPUT;
 use rbuild_image::media_type;

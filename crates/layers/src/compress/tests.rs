@@ -237,3 +237,27 @@ fn levels_are_checked() {
     assert_eq!("gzip".parse(), Ok(Compression::Gzip));
     assert_eq!("estargz".parse::<Compression>(), Err(CompressionError::Unknown("estargz".into())));
 }
+
+#[test]
+fn reading_ahead_passes_bytes_errors_and_early_ends() {
+    let bytes = sample(3 << 20);
+    let mut out = Vec::new();
+    let (count, rest) = read_ahead(Cursor::new(&bytes), |ahead| ahead.read_to_end(&mut out).unwrap());
+    assert!(out == bytes && count == bytes.len());
+    assert_eq!(rest.position(), 3 << 20);
+    let ((), _) = read_ahead(io::repeat(7), |ahead| ahead.read_exact(&mut [0; 10]).unwrap());
+    let ((), _) = read_ahead(FailingAfter(5), |ahead| {
+        assert_eq!(ahead.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(ahead.read(&mut [0; 1]).is_err(), "a failure is not an end");
+    });
+}
+
+struct FailingAfter(usize);
+
+impl Read for FailingAfter {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::ConnectionReset)?;
+        buffer.fill(1);
+        Ok(buffer.len())
+    }
+}

@@ -9,14 +9,14 @@
 //! holds the full key and is compared.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rbuild_image::{ChainId, DiffId, Digest, Digester, Layer};
 
 use super::{Active, SnapshotError, Snapshotter, failed};
-use crate::compress::decompress;
+use crate::compress::{decompress, read_ahead};
 use crate::meta::Meta;
 use crate::root::Root;
 use crate::store::Store;
@@ -90,15 +90,15 @@ impl Overlay {
         let blob = self.store.open_blob(&layer.descriptor)?;
         let broken = |source| SnapshotError::Decompress { digest, source };
         let plain = Hashed { reader: decompress(blob).map_err(broken)?, digester: Digester::new() };
-        let mut plain = BufReader::with_capacity(1 << 17, plain);
-        unpack(&mut plain, upper, lower, &self.limits)
-            .map_err(|source| SnapshotError::Unpack { digest, source })?;
-        let trailing =
-            io::copy(&mut plain.by_ref().take(MAX_TRAILING + 1), &mut io::sink()).map_err(broken)?;
-        if trailing > MAX_TRAILING {
+        let (unpacked, plain) = read_ahead(plain, |plain| {
+            unpack(&mut *plain, upper, lower, &self.limits)
+                .map_err(|source| SnapshotError::Unpack { digest, source })?;
+            io::copy(&mut plain.take(MAX_TRAILING + 1), &mut io::sink()).map_err(broken)
+        });
+        if unpacked? > MAX_TRAILING {
             return Err(SnapshotError::Trailing { digest, limit: MAX_TRAILING });
         }
-        let actual = DiffId(plain.into_inner().digester.finish());
+        let actual = DiffId(plain.digester.finish());
         if actual != layer.diff_id {
             return Err(SnapshotError::DiffId { digest, expected: layer.diff_id, actual });
         }
