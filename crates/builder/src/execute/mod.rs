@@ -4,6 +4,8 @@ mod add;
 mod clock;
 mod configure;
 mod copier;
+#[cfg(test)]
+mod copier_tests;
 mod copy;
 mod draft;
 mod error;

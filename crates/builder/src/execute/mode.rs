@@ -18,7 +18,7 @@ pub struct ModeError {
 
 /// A change of permission bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModeChange(Vec<Clause>);
+pub(crate) struct ModeChange(Vec<Clause>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Clause {
@@ -45,7 +45,7 @@ struct Permissions {
 
 /// What a mode is applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// A directory.
     Directory,
     /// Anything else.
@@ -62,7 +62,7 @@ impl ModeChange {
     ///
     /// # References
     /// chmod(1), and the setmode(3) of BSD for `X` and the copies `u`, `g`, `o`.
-    pub fn parse(text: &str) -> Result<Self, ModeError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ModeError> {
         let fail = || ModeError { text: text.to_owned() };
         if text.starts_with(|c: char| c.is_ascii_digit()) {
             let bits = u32::from_str_radix(text, 8).map_err(|_| fail())?;
@@ -76,7 +76,7 @@ impl ModeChange {
     }
 
     /// The bits that `mode` becomes; bits above 07777 are dropped.
-    pub fn apply(&self, mode: u32, target: Target) -> u32 {
+    pub(crate) fn apply(&self, mode: u32, target: Target) -> u32 {
         let searchable = target == Target::Directory || mode & EXECUTE != 0;
         let mut mode = mode & 0o7777;
         for clause in &self.0 {

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// The two account files of a rootfs; a missing file is empty.
 #[derive(Debug, Clone, Default)]
-pub struct Accounts {
+pub(crate) struct Accounts {
     users: Vec<UserEntry>,
     groups: Vec<GroupEntry>,
 }
@@ -26,7 +26,7 @@ struct GroupEntry {
 
 /// Who a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The user id.
     pub uid: u32,
     /// The primary group id.
@@ -51,7 +51,7 @@ impl Accounts {
     ///
     /// # References
     /// passwd(5), group(5)
-    pub fn parse(passwd: &str, group: &str) -> Self {
+    pub(crate) fn parse(passwd: &str, group: &str) -> Self {
         Self {
             users: passwd.lines().filter_map(user_entry).collect(),
             groups: group.lines().filter_map(group_entry).collect(),
@@ -65,7 +65,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`UserError`] for a name that has no entry.
-    pub fn identity(&self, text: &str) -> Result<Identity, UserError> {
+    pub(crate) fn identity(&self, text: &str) -> Result<Identity, UserError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         if let (Some(uid), Some(Some(gid))) = (number(user), group.map(number)) {
             return Ok(Identity { uid, gid, groups: vec![gid] });
@@ -88,7 +88,7 @@ impl Accounts {
     ///
     /// A number alone is user and group; a name alone gives its primary group. Unknown names give 0, which is what
     /// BuildKit does.
-    pub fn owner(&self, text: &str) -> (u32, u32) {
+    pub(crate) fn owner(&self, text: &str) -> (u32, u32) {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         let (uid, own_gid) = match number(user) {
             Some(id) => (id, id),
@@ -103,7 +103,7 @@ impl Accounts {
     }
 
     /// The home directory of the first entry with this user id; `/` when there is none.
-    pub fn home(&self, uid: u32) -> &str {
+    pub(crate) fn home(&self, uid: u32) -> &str {
         let entry = self.users.iter().find(|entry| entry.uid == uid && !entry.home.is_empty());
         entry.map_or("/", |entry| &entry.home)
     }
