@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::credentials::Credentials;
 use crate::error::Error;
-use crate::hosts::{Hosts, Transport};
+use crate::hosts::{Hosts, Route, Transport, route};
 use crate::remote::Remote;
 use crate::retry::RetryPolicy;
 use crate::tls;
@@ -23,7 +23,8 @@ pub enum Proxies {
     /// Every host is reached directly.
     #[default]
     Nowhere,
-    /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case.
+    /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case. Loopback hosts are reached
+    /// directly all the same.
     Environment,
 }
 
@@ -80,7 +81,7 @@ pub struct Client {
 struct Shared {
     options: ClientOptions,
     hosts: Hosts,
-    pools: Mutex<BTreeMap<Transport, reqwest::Client>>,
+    pools: Mutex<BTreeMap<(Transport, Route), reqwest::Client>>,
     authenticators: Mutex<BTreeMap<String, Arc<Authenticator>>>,
 }
 
@@ -104,7 +105,7 @@ impl Client {
         let shared = Shared { options, hosts, pools: Mutex::default(), authenticators: Mutex::default() };
         let client = Self { shared: Arc::new(shared) };
         for (host, ca) in &client.shared.options.ca {
-            client.pool_for(Transport::Verified { ca: Some(ca.clone()) }, host)?;
+            client.pool_for(Transport::Verified { ca: Some(ca.clone()) }, Route::Proxied, host)?;
         }
         Ok(client)
     }
@@ -142,15 +143,16 @@ impl Client {
 
     /// The connection pool for the host of `url`.
     pub(crate) fn pool(&self, url: &Url) -> Result<reqwest::Client, Error> {
-        self.pool_for(self.shared.hosts.transport(url), url.host_str().unwrap_or_default())
+        self.pool_for(self.shared.hosts.transport(url), route(url), url.host_str().unwrap_or_default())
     }
 
-    fn pool_for(&self, transport: Transport, host: &str) -> Result<reqwest::Client, Error> {
+    fn pool_for(&self, transport: Transport, route: Route, host: &str) -> Result<reqwest::Client, Error> {
         let mut pools = self.shared.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(&transport) {
+        let key = (transport, route);
+        if let Some(pool) = pools.get(&key) {
             return Ok(pool.clone());
         }
-        let tls = tls::config(&transport).map_err(|source| Error::Tls { host: host.to_owned(), source })?;
+        let tls = tls::config(&key.0).map_err(|source| Error::Tls { host: host.to_owned(), source })?;
         let options = &self.shared.options;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -161,11 +163,11 @@ impl Client {
             .connect_timeout(options.patience.min(Duration::from_secs(20)))
             .tcp_nodelay(true)
             .user_agent(&options.user_agent);
-        if options.proxies == Proxies::Nowhere {
+        if options.proxies == Proxies::Nowhere || route == Route::Direct {
             builder = builder.no_proxy();
         }
         let pool = builder.build().map_err(Error::Setup)?;
-        pools.insert(transport, pool.clone());
+        pools.insert(key, pool.clone());
         Ok(pool)
     }
 }

@@ -25,6 +25,19 @@ pub(crate) enum Transport {
     Unverified,
 }
 
+/// Whether proxy settings count for a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Route {
+    Direct,
+    Proxied,
+}
+
+/// Loopback hosts are never reached through a proxy: for it, they are others. Go's clients do the same, and few who
+/// set `HTTP_PROXY` set `NO_PROXY` for them.
+pub(crate) fn route(url: &Url) -> Route {
+    if is_loopback(url) { Route::Direct } else { Route::Proxied }
+}
+
 impl Hosts {
     /// The URL under which a registry's API lives; `None` when the name cannot stand in a URL.
     pub(crate) fn base(&self, registry: &str) -> Option<Url> {

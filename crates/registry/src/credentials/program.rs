@@ -94,8 +94,9 @@ mod tests {
         );
     }
 
+    /// One test for all that spawns: a script cannot be executed while a child of another thread still holds it open.
     #[tokio::test]
-    async fn the_protocol() {
+    async fn programs() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("docker-credential-test");
@@ -112,10 +113,7 @@ mod tests {
         let (success, answer) = run(program, "unknown").await.unwrap();
         assert!(!success);
         assert!(matches!(refused(program.into(), "unknown", &answer), Ok(None)));
-    }
 
-    #[tokio::test]
-    async fn a_program_that_is_not_there() {
         let error = get(Path::new("/config.json"), "surely-not-installed", "r").await.unwrap_err();
         assert!(error.to_string().contains("docker-credential-surely-not-installed"), "{error}");
         let error = get(Path::new("/config.json"), "../evil", "r").await.unwrap_err();
