@@ -120,7 +120,7 @@ impl Diff<'_> {
             };
             let below = found.filter(|found| found.status.is_dir()).map(|found| found.layers);
             pending.push(Pair { path: path.clone(), below, replaced });
-        } else if status.nlink > 1 {
+        } else if status.nlink > 1 && (!same || pair.replaced == Replaced::Yes) {
             self.links.entry((status.dev, status.ino)).or_default().push((path.clone(), !same));
         }
         if !same {
@@ -150,8 +150,9 @@ impl Diff<'_> {
         Ok(())
     }
 
-    /// Makes the names of one inode links of the first that changed. A name that did not change is listed too
-    /// then: unlisted, it would stay a file of its own.
+    /// Makes the names of one inode links of the first that changed. A name in a replaced directory that did not
+    /// change is listed too then. One in a directory that was not replaced stays a file of its own, as BuildKit
+    /// has it.
     fn link(&mut self) {
         for names in self.links.values_mut() {
             names.sort_unstable();

@@ -26,5 +26,5 @@ pub use root::{FileId, Root, RootError};
 pub use snapshot::{Active, MountPoint, Overlay, SnapshotError, Snapshotter};
 pub use store::{BlobWriter, Scratch, Store, StoreDirError};
 pub use unpack::{Limits, UnpackError, Unpacked, read_archive, unpack};
-pub use view::{Follow, Resolved, View};
+pub use view::{Descend, Follow, Resolved, View, Visit};
 pub use writer::{LayerError, LayerOptions, write_layer};
