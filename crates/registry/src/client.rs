@@ -37,7 +37,7 @@ pub struct ClientOptions {
     pub insecure: BTreeSet<String>,
     /// Hosts whose certificate is not verified.
     pub skip_tls_verify: BTreeSet<String>,
-    /// Files of PEM certificates trusted in addition to the system's, by host.
+    /// Files of PEM certificates trusted in addition to the system's, by host: of authorities, or a server's own.
     pub ca: BTreeMap<String, PathBuf>,
     /// What is tried again, and how often.
     pub retry: RetryPolicy,

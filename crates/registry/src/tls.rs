@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::hosts::Transport;
@@ -35,13 +37,13 @@ pub(crate) fn config(transport: &Transport) -> Result<ClientConfig, TlsError> {
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let mut config = match transport {
         Transport::Plain => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
-        Transport::Verified { ca } => {
-            let mut roots = system_roots();
-            if let Some(path) = ca {
-                add_file(&mut roots, path)?;
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
+        Transport::Verified { ca: None } => {
+            builder.with_root_certificates(system_roots()).with_no_client_auth()
         }
+        Transport::Verified { ca: Some(path) } => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TrustToo::new(path, provider)?))
+            .with_no_client_auth(),
         Transport::Unverified => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(TrustEverybody(provider)))
@@ -62,21 +64,87 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
-    let failed = |source| TlsError::Ca { path: path.to_owned(), source };
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let invalid = |error: pem::Error| match error {
-        pem::Error::Io(source) => failed(source),
-        other => failed(io::Error::new(io::ErrorKind::InvalidData, other)),
+        pem::Error::Io(source) => unusable(path, source),
+        other => unusable(path, io::Error::new(io::ErrorKind::InvalidData, other)),
     };
-    let before = roots.len();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(invalid)? {
-        let certificate = certificate.map_err(invalid)?;
-        roots.add(certificate).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    let read = CertificateDer::pem_file_iter(path).map_err(invalid)?;
+    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+    if certificates.is_empty() {
+        return Err(unusable(path, io::Error::new(io::ErrorKind::InvalidData, "no PEM certificate in it")));
     }
-    if roots.len() == before {
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "no PEM certificate in it")));
+    Ok(certificates)
+}
+
+fn unusable(path: &Path, source: io::Error) -> TlsError {
+    TlsError::Ca { path: path.to_owned(), source }
+}
+
+/// Trusts the system's authorities, those of a file, and the very certificates of the file.
+///
+/// `openssl req -x509`, with which most private registries get their certificate, makes one that is its own authority;
+/// webpki does not accept that from a server (`CaUsedAsEndEntity`), while OpenSSL and Go do. Whoever names the
+/// certificate itself trusts it; its name must still be the host's.
+#[derive(Debug)]
+struct TrustToo {
+    authorities: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl TrustToo {
+    fn new(path: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let certificates = read_certificates(path)?;
+        let mut roots = system_roots();
+        for certificate in &certificates {
+            let added = roots.add(certificate.clone());
+            added.map_err(|error| unusable(path, io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        }
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let authorities = builder
+            .build()
+            .map_err(|error| unusable(path, io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        Ok(Self { authorities, certificates })
     }
-    Ok(())
+}
+
+impl ServerCertVerifier for TrustToo {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.certificates.iter().any(|trusted| trusted == certificate) {
+            verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.authorities.verify_server_cert(certificate, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
 }
 
 /// Accepts any certificate, but only from who holds its key.
