@@ -5,7 +5,7 @@
 //!
 //! Triggers (`ONBUILD`) of a base image may ask for further images, so that configs are fetched in rounds:
 //!
-//! ```no_run
+//! ```
 //! # use std::collections::BTreeMap;
 //! # use rbuild_builder::plan::{self, ImageRequest, PlanError, PlanOptions};
 //! # use rbuild_dockerfile::Dockerfile;
@@ -57,3 +57,6 @@ pub use step::{
     PlannedStage, RunStep, ScriptFile, SecretMount, Security, Sharing, Source, SshMount, Step, StepKind,
     StepMount, WorkdirStep,
 };
+
+#[cfg(test)]
+mod tests;

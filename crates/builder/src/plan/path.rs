@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn makes_absolute() {
         let check = |directory: &str, path: &str, expect: &str| {
-            assert_eq!(absolute(directory, path), expect, "{path:?}")
+            assert_eq!(absolute(directory, path), expect, "{path:?}");
         };
         check("/a", "b", "/a/b");
         check("/a", "b/", "/a/b");
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn marks_directories() {
         let check = |directory: &str, path: &str, expect: &str| {
-            assert_eq!(destination(directory, path), expect, "{path:?}")
+            assert_eq!(destination(directory, path), expect, "{path:?}");
         };
         check("/a", ".", "/a/");
         check("/a", "", "/a/");

@@ -60,7 +60,7 @@ pub(super) fn new(dockerfile: &Dockerfile, span: Span, rule: &Rule, message: Str
     let warning = Diagnostic {
         severity: Severity::Warning,
         rule: Some(rule.name),
-        url: rule.url.map(Into::into),
+        url: rule.url,
         ..Diagnostic::error(message)
     };
     Some(*place(warning, dockerfile, span))
