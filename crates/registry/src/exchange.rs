@@ -52,6 +52,8 @@ pub(crate) struct Request {
 pub(crate) enum Body {
     Empty,
     Bytes(Bytes),
+    /// As `Bytes`, for the request's own origin only.
+    Secret(Bytes),
     Content(Part),
 }
 
@@ -212,6 +214,10 @@ impl Client {
                 return Ok(response);
             }
             url = self.location(&request.method, &response)?;
+            if matches!(request.body, Body::Secret(_)) && url.origin() != request.url.origin() {
+                let reason = format!("credentials were to be sent on to {}", redact(&url));
+                return Err(protocol(&request.method, response.url(), reason));
+            }
         }
         Err(protocol(&request.method, &url, format!("more than {MAX_REDIRECTS} redirects")))
     }
@@ -252,7 +258,7 @@ impl Client {
             Body::Empty if matches!(*method, Method::GET | Method::HEAD) => builder,
             // Registries answer 411 to a POST or PUT that does not say it is empty.
             Body::Empty => builder.header(CONTENT_LENGTH, 0).body(Bytes::new()),
-            Body::Bytes(bytes) => builder.body(bytes.clone()),
+            Body::Bytes(bytes) | Body::Secret(bytes) => builder.body(bytes.clone()),
             Body::Content(part) => {
                 patience = patience.saturating_mul(5);
                 builder.header(CONTENT_LENGTH, part.length).body(sending.open(part).await?)

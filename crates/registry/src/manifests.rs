@@ -65,6 +65,10 @@ impl Remote {
 
     /// Asks whether the content is there, with the scopes of the push that will follow if it is not.
     pub(crate) async fn head(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        self.send(&self.head_request(descriptor)?, &self.push_scopes()).await.map(drop)
+    }
+
+    pub(crate) fn head_request(&self, descriptor: &Descriptor) -> Result<Request, Error> {
         let Descriptor { media_type, digest, .. } = descriptor;
         let mut headers = HeaderMap::new();
         let url = if is_document(media_type) {
@@ -73,8 +77,7 @@ impl Remote {
         } else {
             self.url(&format!("blobs/{digest}"))?
         };
-        let request = Request { headers, ..Request::new(Method::HEAD, url) };
-        self.send(&request, &self.push_scopes()).await.map(drop)
+        Ok(Request { headers, ..Request::new(Method::HEAD, url) })
     }
 
     /// Stores a manifest or an index under a tag or under its digest.

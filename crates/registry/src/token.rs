@@ -268,7 +268,7 @@ fn exchange_request(realm: Url, bearer: &Bearer, scopes: &Scopes, refresh_token:
         .append_pair("client_id", "rbuild")
         .append_pair("refresh_token", refresh_token)
         .finish();
-    let mut request = Request::new(Method::POST, realm).with_body(Body::Bytes(Bytes::from(form)));
+    let mut request = Request::new(Method::POST, realm).with_body(Body::Secret(Bytes::from(form)));
     request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     request
 }
@@ -347,7 +347,7 @@ mod tests {
              &scope=repository%3Ac%3Apull&account=me"
         );
         let request = exchange_request(realm, &bearer, &scopes, "secret");
-        let Body::Bytes(form) = &request.body else { panic!() };
+        let Body::Secret(form) = &request.body else { panic!() };
         assert_eq!(
             form,
             "grant_type=refresh_token&service=reg+%26+co&scope=repository%3Aa%2Fb%3Apull%2Cpush+repository%3Ac%3Apull\

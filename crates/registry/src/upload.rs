@@ -78,8 +78,8 @@ impl Remote {
             if !attempts.again(&error).await {
                 return Err(explain(error, digest).tried(attempts.failed()));
             }
-            // The answer may be all that was lost.
-            if self.head(descriptor).await.is_ok() {
+            // The answer may be all that was lost. Asked once: the tries are those of the upload.
+            if self.attempt(&self.head_request(descriptor)?, &self.push_scopes()).await.is_ok() {
                 return Ok(());
             }
             session = match session {

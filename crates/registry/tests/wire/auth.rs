@@ -176,6 +176,23 @@ async fn credentials_go_to_no_token_service_in_plain_http() {
 }
 
 #[tokio::test]
+async fn token_services_cannot_send_credentials_on() {
+    let foreign = Registry::start(Demand::Nothing).await;
+    for (method, credential) in
+        [(Method::GET, basic("me", "secret")), (Method::POST, Credential::IdentityToken("secret".into()))]
+    {
+        let registry = Registry::start(bearer(Some("me:secret"))).await;
+        let elsewhere = Act::Answer(307, vec![("location", foreign.url("/token"))]);
+        registry.fault(method, "/token", 1, elsewhere);
+        let name = registry.name("team/app:1");
+        let client = client_with(Credentials::none().with(registry.host(), credential));
+        client.remote(&name).resolve(&name).await.unwrap_err();
+    }
+    saw_no_credentials(&foreign);
+    assert_eq!(foreign.count(Method::POST, ""), 0, "the refresh token is in the body");
+}
+
+#[tokio::test]
 async fn credentials_of_one_registry_are_not_for_another() {
     let registry = Registry::start(Demand::Nothing).await;
     let foreign = Registry::start(bearer(Some("me:secret"))).await;
