@@ -204,41 +204,45 @@ impl Unavailable {
     /// Returns what to change so that an isolation works.
     pub fn remedy(&self) -> String {
         let failures = || self.probe.attempts.iter().filter_map(|attempt| attempt.outcome.as_ref().err());
-        let scratch = self.probe.scratch.display();
         if failures().any(Failure::is_upper_refused) {
             return format!(
-                "{scratch} cannot hold the upper directory of an overlay (it is probably on a container's own overlay \
-                 root filesystem): mount a volume, for example an emptyDir, and point RBUILD_ROOT at a directory on it"
+                "{} cannot hold the upper directory of an overlay (it is probably on a container's own overlay root \
+                 filesystem): mount a volume, for example an emptyDir, and point RBUILD_ROOT at a directory on it",
+                self.probe.scratch.display()
             );
         }
-        let of = |errno: i32, operation: &Failure| matches!(operation, Failure::Operation { errno: e, .. } if *e == errno);
-        if failures().any(|failure| of(libc::ENOSPC, failure)) {
+        if failures().any(|failure| matches!(failure, Failure::Operation { errno: libc::ENOSPC, .. })) {
             return "raise the sysctl user.max_user_namespaces".to_owned();
+        }
+        if failures().all(|failure| *failure == Failure::NotImplemented) {
+            return "choose the isolation namespaces or userns, or none".to_owned();
         }
         if self.probe.uid != 0 {
             return "run as root (securityContext.runAsUser: 0) with securityContext.seccompProfile.type: Unconfined; \
                     RUN as another user (isolation userns-single) is not implemented yet"
                 .to_owned();
         }
-        if failures().all(|failure| *failure == Failure::NotImplemented) {
-            return "choose the isolation namespaces or userns".to_owned();
+        let userns = "securityContext.seccompProfile.type: Unconfined on the container (isolation userns)";
+        let namespaces = "hostUsers: false on the pod with securityContext.capabilities.add: [SYS_ADMIN], or \
+                          securityContext.privileged: true (isolation namespaces)";
+        match self.probe.attempts.as_slice() {
+            [Attempt { isolation: Isolation::Userns, .. }] => format!("set {userns}"),
+            [Attempt { isolation: Isolation::Namespaces, .. }] => format!("set {namespaces}"),
+            _ => format!("set {userns}, or {namespaces}"),
         }
-        "set securityContext.seccompProfile.type: Unconfined on the container (isolation userns), or hostUsers: false on \
-         the pod with securityContext.capabilities.add: [SYS_ADMIN], or securityContext.privileged: true (isolation \
-         namespaces)"
-            .to_owned()
     }
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [Attempt { isolation, outcome: Err(failure) }] = self.probe.attempts.as_slice() {
+            return write!(f, "isolation {isolation} does not work here: {failure}: {}", self.remedy());
+        }
         write!(f, "no isolation for RUN works here (")?;
-        for (index, attempt) in self.probe.attempts.iter().enumerate() {
+        let failed = |attempt: &Attempt| Some((attempt.isolation, attempt.outcome.clone().err()?));
+        for (index, (isolation, failure)) in self.probe.attempts.iter().filter_map(failed).enumerate() {
             let separator = if index == 0 { "" } else { "; " };
-            match &attempt.outcome {
-                Ok(()) => write!(f, "{separator}{}: works", attempt.isolation)?,
-                Err(failure) => write!(f, "{separator}{}: {failure}", attempt.isolation)?,
-            }
+            write!(f, "{separator}{isolation}: {failure}")?;
         }
         write!(f, "): {}", self.remedy())
     }

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use crate::cancel::Cancel;
 use crate::error::RunError;
@@ -19,7 +17,7 @@ use crate::supervise::supervise;
 /// Runs steps in one isolation. Steps may run side by side.
 #[derive(Debug)]
 pub struct Sandbox {
-    launcher: Mutex<Launcher>,
+    launcher: Launcher,
     mode: Mode,
     ids: IdRanges,
 }
@@ -43,7 +41,7 @@ impl Sandbox {
 
     fn first_of(isolations: &[Isolation], scratch: &Path) -> Result<Self, Unavailable> {
         let (launcher, mode, ids) = probe::choose(isolations, scratch)?;
-        Ok(Self { launcher: Mutex::new(launcher), mode, ids })
+        Ok(Self { launcher, mode, ids })
     }
 
     /// Returns the isolation in use.
@@ -67,9 +65,7 @@ impl Sandbox {
             return Err(RunError::Cancelled);
         }
         let program = Arc::new(prepare::program(spec, self.mode, &self.ids, Purpose::Run)?);
-        let launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = launcher.start(Arc::clone(&program), self.mode.isolation, spec.process.network)?;
-        drop(launcher);
+        let running = self.launcher.start(Arc::clone(&program), self.mode.isolation, spec.process.network)?;
         running.go((self.mode.isolation == Isolation::Userns).then_some(&self.ids))?;
         supervise(running, &program, output, cancel)
     }

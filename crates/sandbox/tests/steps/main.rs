@@ -5,8 +5,10 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests too")]
 
+mod cost;
 mod ending;
 mod identity;
 mod mounts;
 mod output;
 mod support;
+mod walls;

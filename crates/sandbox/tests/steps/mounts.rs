@@ -136,6 +136,23 @@ fn many_layers() {
     });
 }
 
+/// fsconfig takes values of 255 bytes, mount(2) a page.
+#[test]
+fn long_names_of_directories() {
+    each(|lab| {
+        let lower = lab.path("l").join("x".repeat(200)).join("y".repeat(200));
+        fs::create_dir_all(&lower).unwrap();
+        fs::write(lower.join("long"), "x\n").unwrap();
+        let mut spec = lab.shell("cat /long");
+        spec.rootfs = Rootfs::Overlay {
+            lower: vec![lab.path("lower"), lower],
+            upper: lab.fresh("upper"),
+            work: lab.fresh("work"),
+        };
+        lab.check_spec(&spec, "x\n");
+    });
+}
+
 #[test]
 fn odd_names_of_directories() {
     each(|lab| {
