@@ -225,8 +225,8 @@ pub struct Add {
 pub struct Onbuild {
     /// What the image config stores: the line without `ONBUILD`, heredoc bodies included.
     pub text: String,
-    /// The instruction it holds.
-    pub instruction: Box<Spanned<Instruction>>,
+    /// The instruction it holds; `None` if that is wrong, which is found out only where the image is built upon.
+    pub instruction: Option<Box<Spanned<Instruction>>>,
 }
 
 /// A HEALTHCHECK instruction; zero durations and retries mean the default.

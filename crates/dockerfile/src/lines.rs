@@ -162,8 +162,7 @@ impl<'a> Lines<'a> {
                 self.close(logical);
                 return Ok(());
             }
-            heredoc.raw.push_str(line);
-            heredoc.content.push_str(if heredoc.chomp { line.trim_start_matches('\t') } else { line });
+            heredoc.content.push_str(line);
         }
         self.close(logical);
         Err(Diagnostic::error("unterminated heredoc")

@@ -58,16 +58,27 @@ pub struct Node {
 pub struct Heredoc {
     /// The delimiter without its quotes.
     pub name: String,
-    /// The body; with `<<-` its lines have lost their leading tabs.
+    /// The body as it stands in the file, leading tabs included; see [`Heredoc::body`].
     pub content: String,
-    /// The body as it stands in the file, tabs included; this is what a shell gets to see.
-    pub raw: String,
     /// Whether variables in the body are expanded: no part of the delimiter is quoted.
     pub expand: bool,
     /// Whether leading tabs are removed: `<<-`.
     pub chomp: bool,
     /// The file descriptor in front of `<<`, else 0.
     pub fd: u32,
+}
+
+impl Heredoc {
+    /// Returns the body as a file: with `<<-` its lines have lost their leading tabs.
+    #[must_use]
+    pub fn body(&self) -> String {
+        if self.chomp { without_tabs(&self.content) } else { self.content.clone() }
+    }
+}
+
+/// Removes the tabs at the start of every line.
+pub(crate) fn without_tabs(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
 }
 
 /// The arguments of an instruction, and whether they are JSON.
@@ -127,7 +138,13 @@ impl Node {
         Ok(node)
     }
 
-    /// Returns the node whose words may name heredocs: itself, or the one inside an ONBUILD.
+    /// Returns the keyword as written.
+    #[must_use]
+    pub fn written_keyword(&self) -> &str {
+        words::split_first(self.original.trim()).0
+    }
+
+    /// Tells whether words of the node may name heredocs, or words of the one inside an ONBUILD.
     pub(crate) fn takes_heredocs(&self) -> bool {
         let node = match &self.sub {
             Some(sub) if self.instruction == "onbuild" => sub,

@@ -12,10 +12,9 @@ use crate::instruction::{
     Run, Script, Security,
 };
 use crate::mount;
-use crate::node::{Heredoc, Node};
+use crate::node::{Heredoc, Node, without_tabs};
 use crate::parse::Stage;
 use crate::span::Spanned;
-use crate::words::is_blank;
 
 /// All instructions, as suggestions for an unknown one.
 const KEYWORDS: [&str; 18] = [
@@ -47,6 +46,13 @@ const HEALTH_FLAGS: [(&str, Kind); 5] = [
     ("start-interval", Kind::Text),
     ("retries", Kind::Text),
 ];
+
+/// The values of `RUN --network`.
+const NETWORKS: [(&str, Network); 3] =
+    [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
+
+/// The values of `RUN --security`.
+const SECURITIES: [(&str, Security); 2] = [("sandbox", Security::Sandbox), ("insecure", Security::Insecure)];
 
 /// Types a node other than FROM.
 pub(crate) fn instruction(node: &Node) -> Result<Instruction, Diagnostic> {
@@ -84,7 +90,7 @@ fn read(node: &Node) -> Result<Instruction, Diagnostic> {
         "healthcheck" => healthcheck(node).map(Instruction::Healthcheck),
         "shell" => shell(node).map(Instruction::Shell),
         "from" => Err(Diagnostic::error("FROM isn't allowed here").at(node.keyword)),
-        other => Err(Diagnostic::error(format!("unknown instruction: {}", written(node)))
+        other => Err(Diagnostic::error(format!("unknown instruction: {}", node.written_keyword()))
             .at(node.keyword)
             .suggest(other, KEYWORDS)),
     }
@@ -159,11 +165,6 @@ fn keyword(node: &Node) -> String {
     node.instruction.to_uppercase()
 }
 
-/// Returns the keyword as written.
-fn written(node: &Node) -> &str {
-    node.original.trim().split(is_blank).next().unwrap_or_default()
-}
-
 fn no_flags(node: &Node) -> Result<(), Diagnostic> {
     Flags::parse(node, &[]).map(|_| ())
 }
@@ -191,35 +192,27 @@ fn form(args: &[String], json: bool) -> Form {
     if json { Form::Exec(args.to_vec()) } else { Form::Shell(args.first().cloned().unwrap_or_default()) }
 }
 
+/// Reads a flag that takes one of a few words.
+fn choice<T: std::marker::Copy>(
+    flags: &Flags,
+    name: &str,
+    choices: &[(&str, T)],
+) -> Result<Option<T>, Diagnostic> {
+    let Some(flag) = flags.spanned(name) else { return Ok(None) };
+    match choices.iter().find(|(word, _)| *word == flag.value) {
+        Some((_, value)) => Ok(Some(*value)),
+        None => Err(Diagnostic::error(format!("invalid value {:?} for flag --{name}", flag.value))
+            .at(flag.span)
+            .suggest(&flag.value, choices.iter().map(|(word, _)| *word))),
+    }
+}
+
 fn run(node: &Node) -> Result<Run, Diagnostic> {
     let known =
         [("mount", Kind::List), ("network", Kind::Text), ("security", Kind::Text), ("device", Kind::List)];
     let flags = Flags::parse(node, &known)?;
-    let network = match flags.spanned("network") {
-        None => None,
-        Some(flag) => Some(match flag.value.as_str() {
-            "default" => Network::Default,
-            "none" => Network::None,
-            "host" => Network::Host,
-            other => {
-                return Err(Diagnostic::error(format!("invalid network mode {other:?}"))
-                    .at(flag.span)
-                    .suggest(other, ["default", "none", "host"]));
-            }
-        }),
-    };
-    let security = match flags.spanned("security") {
-        None => None,
-        Some(flag) => Some(match flag.value.as_str() {
-            "sandbox" => Security::Sandbox,
-            "insecure" => Security::Insecure,
-            other => {
-                return Err(Diagnostic::error(format!("security {other:?} is not valid"))
-                    .at(flag.span)
-                    .suggest(other, ["sandbox", "insecure"]));
-            }
-        }),
-    };
+    let network = choice(&flags, "network", &NETWORKS)?;
+    let security = choice(&flags, "security", &SECURITIES)?;
     let mounts = flags.list("mount");
     for flag in &mounts {
         mount::check_unexpanded(&flag.value).map_err(|error| error.diagnostic().at(flag.span))?;
@@ -240,17 +233,17 @@ impl Run {
         match self.heredocs.as_slice() {
             [] => Script::Shell(text.clone()),
             [only, ..] if heredoc::is_heredoc(text) => {
-                if only.raw.starts_with("#!") {
-                    Script::File { name: only.name.clone(), content: only.content.clone() }
+                if only.content.starts_with("#!") {
+                    Script::File { name: only.name.clone(), content: only.body() }
                 } else {
-                    Script::Shell(only.content.clone())
+                    Script::Shell(only.body())
                 }
             }
             all => {
                 let mut full = text.clone();
-                for Heredoc { raw, name, .. } in all {
+                for Heredoc { content, name, .. } in all {
                     full.push('\n');
-                    full.push_str(raw);
+                    full.push_str(content);
                     full.push_str(name);
                 }
                 Script::Shell(full)
@@ -304,7 +297,8 @@ fn paths(node: &Node) -> Result<Paths, Diagnostic> {
         };
         // Of two heredocs with one name the later body counts, for both.
         let body = node.heredocs.iter().rfind(|doc| doc.name == word.name);
-        let content = body.map(|doc| if word.chomp { chomp(&doc.raw) } else { doc.raw.clone() });
+        let content =
+            body.map(|doc| if word.chomp { without_tabs(&doc.content) } else { doc.content.clone() });
         paths.files.push(InlineFile {
             name: word.name,
             content: content.unwrap_or_default(),
@@ -312,11 +306,6 @@ fn paths(node: &Node) -> Result<Paths, Diagnostic> {
         });
     }
     Ok(paths)
-}
-
-/// Removes the tabs at the start of every line.
-fn chomp(text: &str) -> String {
-    text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
 }
 
 fn copy(node: &Node) -> Result<Copy, Diagnostic> {
@@ -419,14 +408,14 @@ fn onbuild(node: &Node) -> Result<Onbuild, Diagnostic> {
         _ => {}
     }
     let mut text = node.original.trim().get("ONBUILD".len()..).unwrap_or_default().trim_start().to_owned();
-    for Heredoc { raw, name, .. } in &node.heredocs {
+    for Heredoc { content, name, .. } in &node.heredocs {
         text.push('\n');
-        text.push_str(raw);
+        text.push_str(content);
         text.push_str(name);
     }
     let inner = Node { heredocs: node.heredocs.clone(), ..(**sub).clone() };
-    let value = read(&inner)?;
-    Ok(Onbuild { text, instruction: Box::new(Spanned::new(value, node.span)) })
+    let instruction = read(&inner).ok().map(|value| Box::new(Spanned::new(value, node.span)));
+    Ok(Onbuild { text, instruction })
 }
 
 fn healthcheck(node: &Node) -> Result<Healthcheck, Diagnostic> {

@@ -1,0 +1,349 @@
+//! The lint rules: their names, what the text alone decides, and the `check` directives.
+//!
+//! Findings are [`Diagnostic`]s with a rule's name and BuildKit's own message. [`lint`] gives those that the text alone
+//! decides. Others need a build's variables, base images or ignore file ([`UNDEFINED_VAR`], [`UNDEFINED_ARG_IN_FROM`],
+//! [`INVALID_DEFAULT_ARG_IN_FROM`], [`INVALID_BASE_IMAGE_PLATFORM`], [`COPY_IGNORED_FILE`]): who has these makes the
+//! findings with [`Diagnostic::warning`] and hands them to [`filter`].
+//!
+//! ```
+//! use rbuild_dockerfile::{Dockerfile, lint};
+//!
+//! let (dockerfile, _) = Dockerfile::parse("FROM debian as build\nWORKDIR app\n");
+//! let rules: Vec<_> = lint::lint(&dockerfile).into_iter().filter_map(|found| found.rule).collect();
+//! assert_eq!(rules, ["FromAsCasing", "WorkdirRelativePath"]);
+//! ```
+//!
+//! # References
+//! <https://docs.docker.com/reference/build-checks/>
+
+mod names;
+mod rules;
+mod scope;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::diagnostic::Diagnostic;
+use crate::directive::Check;
+use crate::expand::Expander;
+use crate::instruction::{Form, Instruction};
+use crate::node::Node;
+use crate::parse::{Dockerfile, Stage};
+use crate::span::Span;
+
+pub use rules::*;
+use scope::Scope;
+
+/// Runs every rule that the text alone decides, the `check` directives applied.
+///
+/// The findings are in the order of the file. A file with errors gives only those of rules that need no instructions.
+#[must_use]
+pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
+    let mut linter = Linter { dockerfile, found: Vec::new() };
+    for node in &dockerfile.nodes {
+        linter.continuation(node);
+    }
+    linter.keywords();
+    linter.stage_names();
+    linter.global_args();
+    let escape = dockerfile.directives.escape;
+    let global = Scope::global(dockerfile);
+    let mut ended: BTreeMap<String, Scope> = BTreeMap::new();
+    for stage in &dockerfile.stages {
+        linter.from(stage);
+        let start = Scope::of_stage(stage, &ended, &global, escape);
+        let end = linter.stage(stage, start, &global);
+        if let Some(name) = &stage.name {
+            ended.insert(name.clone(), end);
+        }
+    }
+    let mut found = filter(dockerfile, linter.found);
+    found.sort_by_key(|diagnostic| diagnostic.lines);
+    found
+}
+
+/// Drops the findings that a `check` directive silences: the one at the top of the file, or one right above the
+/// instruction. Errors stay.
+#[must_use]
+pub fn filter(dockerfile: &Dockerfile, found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    filter_with(dockerfile, found, dockerfile.directives.check.as_ref())
+}
+
+/// As [`filter`], with another directive in place of the one at the top (`BUILDKIT_DOCKERFILE_CHECK`).
+#[must_use]
+pub fn filter_with(
+    dockerfile: &Dockerfile,
+    mut found: Vec<Diagnostic>,
+    check: Option<&Check>,
+) -> Vec<Diagnostic> {
+    let default = Check::default();
+    found.retain(|diagnostic| {
+        let Some(rule) = diagnostic.rule.and_then(find) else { return true };
+        let node = diagnostic.span.and_then(|span| dockerfile.node_at(span));
+        let mut check = check.unwrap_or(&default).clone();
+        for inline in node.iter().flat_map(|node| &node.comments).filter_map(|line| inline_check(line)) {
+            check.skip.extend(inline.skip);
+            check.skip_all |= inline.skip_all;
+            check.experimental.extend(inline.experimental);
+            check.experimental_all |= inline.experimental_all;
+        }
+        check.allows(rule)
+    });
+    found
+}
+
+/// Returns the error that `# check=error=true` makes of findings.
+#[must_use]
+pub fn violation(check: &Check, found: &[Diagnostic]) -> Option<Diagnostic> {
+    let rules: BTreeSet<&str> = found.iter().filter_map(|diagnostic| diagnostic.rule).collect();
+    if !check.error || rules.is_empty() {
+        return None;
+    }
+    let first = found.iter().find(|diagnostic| diagnostic.rule.is_some());
+    let names: Vec<&str> = rules.into_iter().collect();
+    let error = Diagnostic::error(format!("lint violation found for rules: {}", names.join(", ")));
+    Some(Diagnostic {
+        span: first.and_then(|first| first.span),
+        lines: first.and_then(|first| first.lines),
+        ..error
+    })
+}
+
+/// Reads `check=...` in a comment line; one that is not well formed is a comment like others.
+fn inline_check(comment: &str) -> Option<Check> {
+    let value = comment.strip_prefix("check")?.trim_start().strip_prefix('=')?;
+    Check::parse(value.trim().split(' ').next().unwrap_or_default()).ok()
+}
+
+/// Whether a keyword is in upper or lower case, if it is in one of them.
+fn casing(keyword: &str) -> Option<&'static str> {
+    if keyword == keyword.to_lowercase() {
+        return Some("lowercase");
+    }
+    (keyword == keyword.to_uppercase()).then_some("uppercase")
+}
+
+struct Linter<'a> {
+    dockerfile: &'a Dockerfile,
+    found: Vec<Diagnostic>,
+}
+
+impl Linter<'_> {
+    /// Reports at an instruction.
+    fn report(&mut self, rule: &Rule, span: Span, message: impl Into<String>) {
+        let mut diagnostic = Diagnostic::warning(rule, message).at(span);
+        diagnostic.lines = self.dockerfile.lines(span);
+        self.found.push(diagnostic);
+    }
+
+    fn continuation(&mut self, node: &Node) {
+        if let Some(line) = node.empty_continuation {
+            let warning = Diagnostic::warning(&NO_EMPTY_CONTINUATION, "Empty continuation line");
+            self.found.push(warning.at(node.span).on_lines(line, line));
+        }
+    }
+
+    /// All keywords of the stages against the casing that most of them have.
+    fn keywords(&mut self) {
+        let mut keywords: Vec<(&str, Span)> = Vec::new();
+        for stage in &self.dockerfile.stages {
+            let spans = [stage.from].into_iter().chain(stage.instructions.iter().map(|one| one.span));
+            let nodes = spans.filter_map(|span| self.dockerfile.node_at(span));
+            keywords.extend(nodes.map(|node| (node.written_keyword(), node.keyword)));
+        }
+        let count = |case| keywords.iter().filter(|(keyword, _)| casing(keyword) == Some(case)).count();
+        let majority = if count("lowercase") > count("uppercase") { "lowercase" } else { "uppercase" };
+        for (keyword, span) in keywords {
+            if casing(keyword) != Some(majority) {
+                let message =
+                    format!("Command '{keyword}' should match the case of the command majority ({majority})");
+                self.report(&CONSISTENT_INSTRUCTION_CASING, span, message);
+            }
+        }
+    }
+
+    fn stage_names(&mut self) {
+        let mut seen = BTreeSet::new();
+        for stage in &self.dockerfile.stages {
+            let (Some(name), Some(written)) = (&stage.name, &stage.name_written) else { continue };
+            if written.value != *name {
+                let message = format!("Stage name '{}' should be lowercase", written.value);
+                self.report(&STAGE_NAME_CASING, written.span, message);
+            }
+            if matches!(name.as_str(), "scratch" | "context") {
+                let message = format!("Stage name should not use the same name as reserved stage {name:?}");
+                self.report(&RESERVED_STAGE_NAME, written.span, message);
+            }
+            if !seen.insert(name) {
+                let message = format!("Duplicate stage name {name:?}, stage names should be unique");
+                self.report(&DUPLICATE_STAGE_NAME, written.span, message);
+            }
+        }
+    }
+
+    fn global_args(&mut self) {
+        for arg in &self.dockerfile.args {
+            self.secret("ARG", &arg.value.name, arg.span);
+        }
+        let spans: BTreeSet<Span> = self.dockerfile.args.iter().map(|arg| arg.span).collect();
+        for span in spans {
+            let args = self.dockerfile.args.iter().filter(|arg| arg.span == span);
+            self.description("ARG", &args.map(|arg| arg.value.name.as_str()).collect::<Vec<_>>(), span);
+        }
+    }
+
+    /// The comment right above must begin with a name that the instruction declares.
+    fn description(&mut self, keyword: &str, names: &[&str], span: Span) {
+        let Some(node) = self.dockerfile.node_at(span) else { return };
+        let comment = node.comments.last().and_then(|comment| comment.split(' ').next());
+        let Some(first) = comment.filter(|first| !names.is_empty() && !names.contains(first)) else { return };
+        if inline_check(first).is_some() {
+            return;
+        }
+        let name = if let [name] = names { name } else { "<arg_key>" };
+        let message = format!("Comment for {keyword} should follow the format: `# {name} <description>`");
+        self.report(&INVALID_DEFINITION_DESCRIPTION, span, message);
+    }
+
+    fn from(&mut self, stage: &Stage) {
+        let Some(node) = self.dockerfile.node_at(stage.from) else { return };
+        let names: Vec<&str> = stage.name.as_deref().into_iter().collect();
+        self.description("FROM", &names, stage.from);
+        let from = node.written_keyword();
+        if let (Some(case), Some(keyword)) = (casing(from), node.args.get(1))
+            && casing(keyword) != Some(case)
+        {
+            let message = format!("'{keyword}' and '{from}' keywords' casing do not match");
+            self.report(&FROM_AS_CASING, stage.from, message);
+        }
+        self.platform(stage);
+    }
+
+    fn platform(&mut self, stage: &Stage) {
+        let Some(platform) = &stage.platform else { return };
+        let marker = "rbuild/target";
+        let lookup = |name: &str| (name == "TARGETPLATFORM").then(|| marker.to_owned());
+        let expander = Expander::new(self.dockerfile.directives.escape);
+        let Ok(expanded) = expander.word(&platform.value, &lookup) else { return };
+        if !expanded.unmatched.is_empty() {
+            return;
+        }
+        if expanded.matched.is_empty() {
+            let name = stage.name.as_deref().unwrap_or_default();
+            if names::platform(&expanded.text)
+                .is_some_and(|(os, arch)| !name.contains(&os) && !name.contains(&arch))
+            {
+                let message =
+                    format!("FROM --platform flag should not use constant value {:?}", expanded.text);
+                self.report(&FROM_PLATFORM_FLAG_CONST_DISALLOWED, platform.span, message);
+            }
+        } else if expanded.text == marker {
+            let message = format!(
+                "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
+                platform.value
+            );
+            self.report(&REDUNDANT_TARGET_PLATFORM, platform.span, message);
+        }
+    }
+
+    /// Walks the instructions of a stage; gives the scope at its end.
+    fn stage(&mut self, stage: &Stage, mut scope: Scope, global: &Scope) -> Scope {
+        let escape = self.dockerfile.directives.escape;
+        let mut used: BTreeMap<&str, Span> = BTreeMap::new();
+        for instruction in &stage.instructions {
+            let (value, span) = (&instruction.value, instruction.span);
+            let keyword = value.keyword();
+            self.legacy_pairs(value, span);
+            match value {
+                Instruction::Cmd(command) | Instruction::Entrypoint(command) => {
+                    self.once(keyword, used.insert(keyword, span));
+                    if matches!(command.form, Form::Shell(_)) && !scope.shell {
+                        let message = format!(
+                            "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
+                        );
+                        self.report(&JSON_ARGS_RECOMMENDED, span, message);
+                    }
+                }
+                Instruction::Healthcheck(_) => self.once(keyword, used.insert(keyword, span)),
+                Instruction::Maintainer(_) => {
+                    let message = "Maintainer instruction is deprecated in favor of using label";
+                    self.report(&MAINTAINER_DEPRECATED, span, message);
+                }
+                Instruction::Workdir(path) => {
+                    let first = !std::mem::replace(&mut scope.workdir, true);
+                    let path = scope.expand(path, escape);
+                    if let Some(path) = path.filter(|path| first && !path.starts_with('/')) {
+                        let message = format!(
+                            "Relative workdir {path:?} can have unexpected results if the base image changes"
+                        );
+                        self.report(&WORKDIR_RELATIVE_PATH, span, message);
+                    }
+                }
+                Instruction::Expose(ports) => {
+                    let words = ports.iter().filter_map(|port| scope.expand_words(port, escape)).flatten();
+                    words.for_each(|port| self.port(&port, span));
+                }
+                Instruction::Arg(args) => {
+                    args.iter().for_each(|arg| self.secret("ARG", &arg.name, span));
+                    let names: Vec<&str> = args.iter().map(|arg| arg.name.as_str()).collect();
+                    self.description("ARG", &names, span);
+                }
+                Instruction::Env(pairs) => {
+                    for pair in pairs {
+                        let key = scope.expand(&pair.key, escape);
+                        self.secret("ENV", key.as_ref().unwrap_or(&pair.key), span);
+                    }
+                }
+                _ => {}
+            }
+            scope.apply(value, global, escape);
+        }
+        scope
+    }
+
+    /// Of several such instructions the earlier ones are reported: they have no effect.
+    fn once(&mut self, keyword: &str, earlier: Option<Span>) {
+        let message = format!(
+            "Multiple {keyword} instructions should not be used in the same stage because only the last one will be used"
+        );
+        if let Some(earlier) = earlier {
+            self.report(&MULTIPLE_INSTRUCTIONS_DISALLOWED, earlier, message);
+        }
+    }
+
+    fn legacy_pairs(&mut self, instruction: &Instruction, span: Span) {
+        let (Instruction::Env(pairs) | Instruction::Label(pairs)) = instruction else { return };
+        let keyword = instruction.keyword();
+        for _ in pairs.iter().filter(|pair| pair.legacy) {
+            let message = format!(
+                "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
+            );
+            self.report(&LEGACY_KEY_VALUE_FORMAT, span, message);
+        }
+    }
+
+    fn secret(&mut self, keyword: &str, key: &str, span: Span) {
+        if names::is_secret(key) {
+            let message =
+                format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {key:?})");
+            self.report(&SECRETS_USED_IN_ARG_OR_ENV, span, message);
+        }
+    }
+
+    fn port(&mut self, port: &str, span: Span) {
+        let (host, container) = match port.rsplit_once(':') {
+            Some((host, container)) => (host.chars().any(|c| c != ':'), container),
+            None => (false, port),
+        };
+        let protocol = container.split_once('/').map_or("", |(_, protocol)| protocol);
+        if protocol != protocol.to_lowercase() {
+            let message = format!("Defined protocol '{port}' in EXPOSE instruction should be lowercase");
+            self.report(&EXPOSE_PROTO_CASING, span, message);
+        }
+        if host {
+            let message = format!(
+                "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
+            );
+            self.report(&EXPOSE_INVALID_FORMAT, span, message);
+        }
+    }
+}
