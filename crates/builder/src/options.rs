@@ -1,10 +1,8 @@
 //! What a caller says of a build, as plain values.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use rbuild_image::Platform;
 use rbuild_sandbox::Isolation;
 
@@ -91,16 +89,6 @@ pub enum Pull {
     Always,
 }
 
-/// A value for `RUN --mount=type=secret`, in memory only.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub Bytes);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({} bytes)", self.0.len())
-    }
-}
-
 /// Everything that can be said of a build, in docker build's words.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
@@ -134,8 +122,6 @@ pub struct BuildOptions {
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.
     pub isolation: Option<Isolation>,
-    /// Values for secret mounts, by id.
-    pub secrets: BTreeMap<String, Secret>,
     /// Seconds since 1970 that stand for now; `None`: the build argument `SOURCE_DATE_EPOCH`, else the clock.
     pub source_date_epoch: Option<i64>,
 }

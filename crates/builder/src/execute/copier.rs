@@ -98,13 +98,23 @@ impl<'a> Copier<'a> {
         {
             target.push(name);
         }
-        let parent =
-            if meta.is_dir() && present.is_none() { Some(target.as_path()) } else { target.parent() };
-        if let Some(parent) = parent {
+        if let Some(parent) = target.parent() {
             let parent = parent.to_owned();
             self.draft.make_dirs(&parent, owner, self.attributes.now)?;
         }
+        if meta.is_dir() && present.is_none() {
+            self.top(&target, owner)?;
+        }
         self.node(&followed, Path::new(""), &target, Existing::Keep)
+    }
+
+    /// Makes the directory that a source directory's contents go to: not the source's own attributes, but `--chmod`.
+    fn top(&mut self, target: &Path, (uid, gid): (u32, u32)) -> Result<(), CopyError> {
+        let mut meta = Meta { uid, gid, mtime: self.attributes.now, ..Meta::default_directory() };
+        if let Some(change) = &self.attributes.mode {
+            meta.mode = change.apply(meta.mode, Target::Directory);
+        }
+        Ok(self.draft.put(target, meta, Content::None).map_err(DraftError::from)?)
     }
 
     fn resolve_destination(&self, path: &Path) -> Result<PathBuf, CopyError> {

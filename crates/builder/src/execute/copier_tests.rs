@@ -160,6 +160,11 @@ fn obeys_the_flags() {
     check(tree, &[], &|s| s.chown = Some("5:6".into()), Ok("e/@5:6 e/a@5:6 e/s/@5:6 e/s/b@5:6 e/s/c@5:6"));
     check(tree, &["e/"], &|s| s.chown = Some("nobody".into()), Ok("e/ e/a e/s/ e/s/b e/s/c"));
     check(tree, &[], &|s| s.chmod = Some("700".into()), Ok("e/ e/a:700 e/s/700 e/s/b:700 e/s/c:700"));
+    let named = |s: &mut CopyStep| {
+        s.chmod = Some("700".into());
+        s.destination = "/x/e".into();
+    };
+    check(tree, &[], &named, Ok("x/ x/e/700 x/e/a:700 x/e/s/700 x/e/s/b:700 x/e/s/c:700"));
     check(tree, &[], &|s| s.chmod = Some("go=".into()), Ok("e/ e/a:600 e/s/700 e/s/b:600 e/s/c:600"));
     check(tree, &[], &|s| s.exclude = vec!["s".into()], Ok("e/ e/a"));
     check(tree, &[], &|s| s.exclude = vec!["s/b".into()], Ok("e/ e/a e/s/ e/s/c"));

@@ -78,9 +78,6 @@ pub enum StepError {
         /// Why.
         source: Cause,
     },
-    /// A secret is required and was not given.
-    #[error("secret {0}: not found; give it with --secret id={0},src=FILE")]
-    Secret(String),
     /// The layers below the step could not be fetched.
     #[error("cannot fetch the layers of {image}")]
     Fetch {

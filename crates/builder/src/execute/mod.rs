@@ -23,7 +23,6 @@ mod user;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use rbuild_image::{ChainId, Digest, Layer};
 use rbuild_layers::{Active, Changes, LayerOptions, Limits, Overlay, Snapshotter, Store, View, write_layer};
 use rbuild_sandbox::{Cancel, Isolation, Sandbox, Unavailable};
@@ -344,11 +343,6 @@ impl Executor {
         self.snapshotter
             .commit(active, chain)
             .map_err(|source| StepError::snapshot("keep the rootfs", source))
-    }
-
-    /// The value of a secret, when one was given.
-    pub(crate) fn secret(&self, id: &str) -> Option<&Bytes> {
-        self.settings.options.secrets.get(id).map(|secret| &secret.0)
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -11,18 +11,10 @@ use super::warning;
 /// Something a Dockerfile can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
-    /// `RUN --mount=type=bind`.
-    MountBind,
-    /// `RUN --mount=type=cache`.
-    MountCache,
-    /// `RUN --mount=type=tmpfs`.
-    MountTmpfs,
-    /// `RUN --mount=type=secret`, not required.
-    MountSecret,
     /// `RUN --mount=type=secret,required`.
     MountSecretRequired,
-    /// `RUN --mount=type=ssh`.
-    MountSsh,
+    /// `RUN --mount=type=ssh,required`.
+    MountSshRequired,
     /// `RUN --security=insecure`.
     SecurityInsecure,
     /// `RUN --device`.
@@ -33,32 +25,19 @@ pub enum Feature {
     AddUrl,
     /// `ADD` of a git repository.
     AddGit,
-    /// `COPY --parents`.
-    Parents,
-    /// `COPY --link`, `ADD --link`.
-    Link,
-    /// `COPY --exclude`, `ADD --exclude`.
-    Exclude,
     /// A stage for Windows.
     Windows,
 }
 
 /// The features that are refused, with their names in messages.
 pub const REFUSED: &[(Feature, &str)] = &[
-    (Feature::MountBind, "RUN --mount=type=bind"),
-    (Feature::MountCache, "RUN --mount=type=cache"),
-    (Feature::MountTmpfs, "RUN --mount=type=tmpfs"),
-    (Feature::MountSecret, "RUN --mount=type=secret"),
-    (Feature::MountSecretRequired, "RUN --mount=type=secret"),
-    (Feature::MountSsh, "RUN --mount=type=ssh"),
+    (Feature::MountSecretRequired, "RUN --mount=type=secret,required"),
+    (Feature::MountSshRequired, "RUN --mount=type=ssh,required"),
     (Feature::SecurityInsecure, "RUN --security=insecure"),
     (Feature::Device, "RUN --device"),
     (Feature::ForeignRun, "RUN for another platform than the host's"),
     (Feature::AddUrl, "ADD of a URL"),
     (Feature::AddGit, "ADD of a git repository"),
-    (Feature::Parents, "COPY --parents"),
-    (Feature::Link, "--link"),
-    (Feature::Exclude, "--exclude"),
     (Feature::Windows, "building for windows"),
 ];
 
@@ -95,18 +74,13 @@ pub(super) fn refusals(
 }
 
 fn features_of_run(run: &RunStep) -> Vec<Feature> {
-    let mut features: Vec<_> = run
-        .mounts
-        .iter()
-        .map(|mount| match mount {
-            StepMount::Bind(_) => Feature::MountBind,
-            StepMount::Cache(_) => Feature::MountCache,
-            StepMount::Tmpfs { .. } => Feature::MountTmpfs,
-            StepMount::Secret(secret) if secret.required => Feature::MountSecretRequired,
-            StepMount::Secret(_) => Feature::MountSecret,
-            StepMount::Ssh(_) => Feature::MountSsh,
-        })
-        .collect();
+    // Nobody can give secrets or agents yet: what may be missing is missing, as in BuildKit.
+    let required = |mount: &StepMount| match mount {
+        StepMount::Secret(secret) if secret.required => Some(Feature::MountSecretRequired),
+        StepMount::Ssh(ssh) if ssh.required => Some(Feature::MountSshRequired),
+        _ => None,
+    };
+    let mut features: Vec<_> = run.mounts.iter().filter_map(required).collect();
     if run.security == Security::Insecure {
         features.push(Feature::SecurityInsecure);
     }
@@ -124,16 +98,6 @@ fn features_of_copy(copy: &CopyStep) -> Vec<Feature> {
             CopySource::Git(_) => features.push(Feature::AddGit),
             CopySource::Pattern(_) | CopySource::Heredoc { .. } => {}
         }
-    }
-    if copy.parents {
-        features.push(Feature::Parents);
-    }
-    // BuildKit ignores --link where --chmod is set.
-    if copy.link && copy.chmod.is_none() {
-        features.push(Feature::Link);
-    }
-    if !copy.exclude.is_empty() {
-        features.push(Feature::Exclude);
     }
     features
 }
