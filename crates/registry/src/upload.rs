@@ -63,30 +63,29 @@ impl Remote {
         content: Arc<dyn Content>,
     ) -> Result<(), Error> {
         let digest = descriptor.digest;
-        let mut session = self.take_session(&digest).map(|location| Session { location, offset: 0 });
+        let mut known = self.take_session(&digest).map(|location| Session { location, offset: 0 });
+        // The requests without a body have tries of their own.
         let mut attempts = Attempts::new(&self.client().options().retry);
         let (mut restarts, mut furthest) = (0, 0);
         loop {
-            let Err(error) = self.upload_once(descriptor, &content, &mut session).await else {
-                return Ok(());
+            let mut session = match known.take() {
+                Some(session) => session,
+                None => self.begin().await?,
             };
-            if is_forgotten(&error) && session.is_some() && restarts < MAX_RESTARTS {
+            let Err(error) = self.fill(&mut session, descriptor, &content).await else { return Ok(()) };
+            if is_forgotten(&error) && restarts < MAX_RESTARTS {
                 restarts += 1;
-                session = None;
                 continue;
             }
             if !attempts.again(&error).await {
                 return Err(explain(error, digest).tried(attempts.failed()));
             }
-            // The answer may be all that was lost. Asked once: the tries are those of the upload.
+            // The answer may be all that was lost.
             if self.attempt(&self.head_request(descriptor)?, &self.push_scopes()).await.is_ok() {
                 return Ok(());
             }
-            session = match session {
-                Some(session) => self.held(&session, descriptor.size).await,
-                None => None,
-            };
-            let held = session.as_ref().map_or(0, |session| session.offset);
+            known = self.held(&session, descriptor.size).await;
+            let held = known.as_ref().map_or(0, |session| session.offset);
             if held > furthest {
                 furthest = held;
                 attempts.progressed();
@@ -94,20 +93,19 @@ impl Remote {
         }
     }
 
-    async fn upload_once(
+    async fn begin(&self) -> Result<Session, Error> {
+        let request = Request::new(Method::POST, self.url("blobs/uploads/")?);
+        let response = self.send(&request, &self.push_scopes()).await?;
+        Ok(Session { location: self.client().location(&Method::POST, &response)?, offset: 0 })
+    }
+
+    /// Sends what a session lacks and closes it. Tries once.
+    async fn fill(
         &self,
+        session: &mut Session,
         descriptor: &Descriptor,
         content: &Arc<dyn Content>,
-        session: &mut Option<Session>,
     ) -> Result<(), Error> {
-        let scopes = self.push_scopes();
-        if session.is_none() {
-            let request = Request::new(Method::POST, self.url("blobs/uploads/")?);
-            let response = self.attempt(&request, &scopes).await?;
-            let location = self.client().location(&Method::POST, &response)?;
-            *session = Some(Session { location, offset: 0 });
-        }
-        let Some(session) = session else { return Ok(()) };
         let Descriptor { digest, size, .. } = *descriptor;
         let part = |offset| {
             let content = content.clone();
@@ -123,7 +121,7 @@ impl Remote {
         let mut url = session.location.clone();
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let request = Request::new(Method::PUT, url).with_header(CONTENT_TYPE, OCTETS).with_body(body);
-        let response = self.attempt(&request, &scopes).await?;
+        let response = self.attempt(&request, &self.push_scopes()).await?;
         check_stored(&response, digest)
     }
 
@@ -144,7 +142,7 @@ impl Remote {
     /// Asks how much of a broken upload the registry holds; `None` when it is better begun anew.
     async fn held(&self, session: &Session, size: u64) -> Option<Session> {
         let request = Request::new(Method::GET, session.location.clone());
-        let response = self.attempt(&request, &self.push_scopes()).await.ok()?;
+        let response = self.send(&request, &self.push_scopes()).await.ok()?;
         let offset = held_bytes(response.headers())?;
         let location = self.client().location(&Method::GET, &response).unwrap_or(session.location.clone());
         (offset <= size).then_some(Session { location, offset })

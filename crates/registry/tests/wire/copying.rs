@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use axum::http::Method;
 use bytes::Bytes;
 use rbuild_image::{Descriptor, Index, Memory, Platform, Raw, media_type};
-use rbuild_registry::{CopyError, CopyOptions, Progress, Transfer, copy};
+use rbuild_registry::{Client, ClientOptions, CopyError, CopyOptions, Progress, RetryPolicy, Transfer, copy};
 
-use crate::support::{Act, Demand, Registry, client, noise};
+use crate::support::{Act, Demand, Registry, client, noise, quick};
 
 fn tagged(name: &rbuild_image::Reference) -> CopyOptions {
     CopyOptions { tags: vec![name.clone()], ..CopyOptions::default() }
@@ -130,4 +130,23 @@ async fn indexes_without_end_are_refused() {
     let error =
         copy(&client().remote(&name), &Memory::new(), &name, &CopyOptions::default()).await.unwrap_err();
     assert!(matches!(error, CopyError::TooMany { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_bad_line_between_bad_registries() {
+    let source = Registry::start(Demand::Nothing).await;
+    let layers: Vec<Bytes> = (0..30).map(|number| noise(20_000 + number)).collect();
+    source.put_image("team/app", "1", &layers);
+    let demand = Demand::Bearer { realm: None, account: None, expires_in: Some(300) };
+    let sink = Registry::start(demand).await;
+    let (from, to) = (source.name("team/app:1"), sink.name("team/copy:1"));
+    source.becomes_unreliable();
+    sink.becomes_unreliable();
+    let retry = RetryPolicy { attempts: 12, ..quick() };
+    let client = Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap();
+    copy(&client.remote(&from), &client.remote(&to), &from, &tagged(&to)).await.unwrap();
+    for layer in layers {
+        assert_eq!(sink.blob("team/copy", rbuild_image::Digest::of(&layer)), Some(layer));
+    }
+    assert_eq!(sink.manifest("team/copy", "1"), source.manifest("team/app", "1"));
 }

@@ -80,6 +80,7 @@ struct Inside {
     tokens: BTreeMap<String, BTreeSet<String>>,
     mounts: bool,
     ranges: bool,
+    unreliable: bool,
     counter: usize,
 }
 
@@ -101,6 +102,7 @@ impl Registry {
             tokens: BTreeMap::new(),
             mounts: true,
             ranges: true,
+            unreliable: false,
             counter: 0,
         })));
         let app = Router::new().fallback(serve).with_state(registry.clone());
@@ -144,6 +146,11 @@ impl Registry {
 
     pub(crate) fn declines_mounts(&self) {
         self.inside().mounts = false;
+    }
+
+    /// From now on every third request is cut off and every seventh is refused for the moment.
+    pub(crate) fn becomes_unreliable(&self) {
+        self.inside().unreliable = true;
     }
 
     pub(crate) fn ignores_ranges(&self) {
@@ -372,6 +379,16 @@ impl Asked {
 impl Registry {
     fn take_fault(&self, asked: &Asked) -> Option<Act> {
         let mut inside = self.inside();
+        if inside.unreliable {
+            match inside.log.len() {
+                count if count % 7 == 0 => return Some(Act::Answer(503, vec![])),
+                count if count % 3 == 0 && asked.method == Method::PUT => {
+                    return Some(Act::ResetUploadAfter(5000));
+                }
+                count if count % 3 == 0 => return Some(Act::Reset),
+                _ => {}
+            }
+        }
         let matching = inside.faults.iter_mut().find(|fault| {
             fault.times > 0 && fault.method == asked.method && asked.target.contains(&fault.path)
         })?;
