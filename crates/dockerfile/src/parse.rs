@@ -71,10 +71,10 @@ impl Dockerfile {
                 Err(message) => errors.push(Diagnostic::error(message).at(span)),
             }
         }
-        dockerfile.text = match text {
-            Cow::Borrowed(text) => text.to_owned(),
-            Cow::Owned(text) => text,
-        };
+        if let Cow::Owned(_) = &text {
+            errors.extend(not_utf8(&dockerfile.nodes, bytes));
+        }
+        dockerfile.text = text.into_owned();
         if errors.is_empty() {
             errors = dockerfile.read_stages();
         }
@@ -137,6 +137,26 @@ impl Dockerfile {
         }
         Vec::new()
     }
+}
+
+/// Refuses bytes that are no UTF-8 where they would reach a file or a command.
+///
+/// In comments they do no harm, and what goes into the image config becomes U+FFFD in JSON anyway.
+fn not_utf8(nodes: &[Node], bytes: &[u8]) -> Vec<Diagnostic> {
+    let replaced = |text: &str| text.contains('\u{fffd}');
+    let lines = (1u32..).zip(bytes.split(|byte| *byte == b'\n'));
+    let wrong: Vec<u32> =
+        lines.filter(|(_, line)| std::str::from_utf8(line).is_err()).map(|(line, _)| line).collect();
+    let used = nodes.iter().filter(|node| {
+        let first = wrong.partition_point(|line| *line < node.start);
+        matches!(node.instruction.as_str(), "run" | "copy" | "add")
+            && wrong.get(first).is_some_and(|line| *line <= node.end)
+            && (replaced(&node.original) || node.heredocs.iter().any(|heredoc| replaced(&heredoc.content)))
+    });
+    used.map(|node| {
+        Diagnostic::error("the instruction is not valid UTF-8").at(node.span).on_lines(node.start, node.end)
+    })
+    .collect()
 }
 
 /// Splits a text into nodes, heredoc bodies included, and tells its escape character.

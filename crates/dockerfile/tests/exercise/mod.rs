@@ -59,7 +59,7 @@ fn check_span(dockerfile: &Dockerfile, span: Span) {
 }
 
 fn expand(word: &str) {
-    let value = |name: &str| (name.len() % 2 == 0).then(|| format!("<{name}>"));
+    let value = |name: &str| name.len().is_multiple_of(2).then(|| format!("<{name}>"));
     for expander in [Expander::new('\\'), Expander::new('`'), Expander::heredoc()] {
         let one = expander.word(word, &value);
         let words = expander.words(word, &value);
