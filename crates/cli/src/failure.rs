@@ -3,11 +3,14 @@
 use std::fmt;
 use std::io;
 
+use rbuild_builder::execute::StepError;
+use rbuild_builder::{BuildError, Failure as BuildFailure};
 use rbuild_image::{LayoutError, StoreError, StoreErrorKind};
 use rbuild_registry::CopyError;
 
 use crate::interrupt::Interrupted;
-use crate::render::diagnostic::Colour;
+use crate::render::diagnostic::{self, Colour};
+use crate::render::{one_line, printable};
 use crate::settings::Usage;
 
 /// The build failed, or anything not named below.
@@ -18,6 +21,26 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const REGISTRY: u8 = 3;
 /// This host cannot do what it was asked.
 pub(crate) const HOST: u8 = 4;
+
+/// A failure of a build step, and the Dockerfile it has a place in.
+#[derive(Debug)]
+pub(crate) struct InDockerfile {
+    pub(crate) name: String,
+    pub(crate) text: String,
+    pub(crate) error: BuildError,
+}
+
+impl fmt::Display for InDockerfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for InDockerfile {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
 
 /// What is shown of an error.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,17 +56,49 @@ pub(crate) struct Failure {
 impl Failure {
     /// Finds code and hints among an error's causes.
     pub(crate) fn of(error: &anyhow::Error, colour: Colour) -> Self {
-        let _ = colour;
         let mut failure = Self { code: BUILD, message: chain(error), excerpt: None, hints: Vec::new() };
-        for cause in error.chain() {
-            if let Some((code, hint)) = judge(cause) {
-                failure.code = code;
-                failure.hints.extend(hint);
-                break;
-            }
+        if let Some(located) = error.downcast_ref::<InDockerfile>() {
+            failure.code = code(&located.error);
+            failure.excerpt = step_excerpt(located, colour);
+        }
+        if let Some(refused @ BuildError::Refused { name, text, diagnostics }) = error.downcast_ref() {
+            failure.code = code(refused);
+            failure.excerpt = Some(diagnostic::render(name, text, diagnostics, colour));
+            failure.message = format!("{name} cannot be built");
+        }
+        if let Some((code, hint)) = error.chain().find_map(judge) {
+            failure.code = code;
+            failure.hints.extend(hint);
         }
         failure.hints.extend(error.chain().find_map(disk_hint));
         failure
+    }
+}
+
+/// Draws what a failed step wrote last, and its place in the Dockerfile.
+fn step_excerpt(located: &InDockerfile, colour: Colour) -> Option<String> {
+    let BuildError::Step { line, source, display, .. } = &located.error else { return None };
+    let (output, message) = match source {
+        StepError::Exit { output, code, .. } => (output.as_slice(), format!("exit code: {code}")),
+        other => ([].as_slice(), other.to_string()),
+    };
+    let mut text = String::new();
+    if !output.is_empty() {
+        let output: String = output.iter().map(|line| format!("  {}\n", printable(line))).collect();
+        text = format!("last output of {}:\n{output}\n", one_line(display));
+    }
+    text.extend(diagnostic::excerpt(&located.name, &located.text, *line, &message, colour));
+    Some(text)
+}
+
+/// The exit code of a failed build.
+fn code(error: &BuildError) -> u8 {
+    match error.failure() {
+        BuildFailure::Build => BUILD,
+        BuildFailure::Usage => USAGE,
+        BuildFailure::Registry => REGISTRY,
+        BuildFailure::Host => HOST,
+        BuildFailure::Cancelled => Interrupted::Interrupt.code(),
     }
 }
 
@@ -61,6 +116,11 @@ impl fmt::Display for Failure {
 fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<String>)> {
     if let Some(usage) = cause.downcast_ref::<Usage>() {
         return Some((USAGE, usage.hint.clone()));
+    }
+    if let Some(error) = cause.downcast_ref::<BuildError>() {
+        let code = code(error);
+        // What a registry or the host said about it is further down the chain.
+        return (code == BUILD || code == USAGE).then_some((code, None));
     }
     if let Some(interrupted) = cause.downcast_ref::<Interrupted>() {
         return Some((interrupted.code(), None));

@@ -1,5 +1,103 @@
 //! `rbuild build`.
-use crate::args::BuildArgs;
-pub(crate) async fn run(_: BuildArgs) -> anyhow::Result<()> {
-    unimplemented!()
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rbuild_builder::options::{BuildOptions, DockerfileSource};
+use rbuild_builder::{Build, BuildError, Built};
+use rbuild_sandbox::Cancel;
+
+use super::{open_store, print, remark};
+use crate::args::{BuildArgs, ProgressMode};
+use crate::failure::InDockerfile;
+use crate::interrupt::Signals;
+use crate::render::progress::Progress;
+use crate::render::report;
+use crate::settings::{self, BuildSettings};
+
+/// Builds, and says what came of it.
+pub(crate) async fn run(args: BuildArgs) -> anyhow::Result<()> {
+    let BuildSettings { options, progress: mode } = BuildSettings::new(&args, &environment)?;
+    let progress = Arc::new(Progress::new(mode));
+    let build = Build::from(options.clone())
+        .store(open_store(&args.store)?)
+        .registry(settings::client(&args.registry)?);
+    let result = run_interruptibly(build, &progress).await;
+    progress.clear();
+    let built = result.map_err(|error| located(error, &options))?;
+    write_files(&args, &built)?;
+    match mode {
+        ProgressMode::Quiet => print(&format!("{}\n", built.digest())),
+        ProgressMode::Rawjson => Ok(()),
+        _ => {
+            remark(&report::summary(&options, &built));
+            Ok(())
+        }
+    }
+}
+
+/// Runs the build; the first signal cancels it and waits until nothing of it is left, a second one does not wait.
+async fn run_interruptibly(build: Build, progress: &Arc<Progress>) -> anyhow::Result<Built> {
+    let mut signals = Signals::listen()?;
+    let cancel = Cancel::new();
+    let shown = Arc::clone(progress);
+    let build = build.cancel(cancel.clone()).on_event(move |event| shown.event(&event));
+    let mut running = pin!(build.run());
+    let signal = tokio::select! {
+        result = &mut running => return Ok(result?),
+        signal = signals.next() => signal,
+    };
+    cancel.cancel();
+    tokio::select! {
+        _ = running => {}
+        _ = signals.next() => {}
+    }
+    Err(signal.into())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Adds the Dockerfile to a failure that has a place in it.
+fn located(error: anyhow::Error, options: &BuildOptions) -> anyhow::Error {
+    match error.downcast::<BuildError>() {
+        Ok(error @ BuildError::Step { .. }) => match dockerfile(options) {
+            Some((name, text)) => InDockerfile { name, text, error }.into(),
+            None => error.into(),
+        },
+        Ok(error) => error.into(),
+        Err(error) => error,
+    }
+}
+
+fn dockerfile(options: &BuildOptions) -> Option<(String, String)> {
+    let read = |path: &Path| {
+        let text = std::fs::read(path).ok()?;
+        Some((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()))
+    };
+    match &options.dockerfile {
+        DockerfileSource::Text { name, text } => Some((name.clone(), text.clone())),
+        DockerfileSource::Path(path) => read(path),
+        DockerfileSource::Default => {
+            let directory = options.context.path()?;
+            read(&directory.join("Dockerfile")).or_else(|| read(&directory.join("dockerfile")))
+        }
+    }
+}
+
+fn write_files(args: &BuildArgs, built: &Built) -> anyhow::Result<()> {
+    let write = |path: &Path, text: &str| {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    if let Some(path) = &args.iidfile {
+        write(path, &built.config_digest.to_string())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        write(path, &format!("{}\n", serde_json::to_string_pretty(&built.metadata())?))?;
+    }
+    Ok(())
 }

@@ -36,6 +36,11 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
+/// Brings text that may hold line breaks on one line.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 /// Skips the rest of an escape sequence: `[` parameters and a final byte, `]` text up to a bell or a string terminator, or
 /// one byte.
 ///

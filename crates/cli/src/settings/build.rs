@@ -1,1 +1,322 @@
-//! placeholder
+//! From the flags of `rbuild build` to a build's options.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use rbuild_builder::context::NamedContext;
+use rbuild_builder::export::{Output, OutputKind};
+use rbuild_builder::options::{BuildOptions, CacheUse, Context, DockerfileSource, Pull, Push};
+use rbuild_builder::plan::Network;
+use rbuild_image::{Platform, Reference, names_registry};
+
+use super::{Environment, Usage, key_value, output, reference};
+use crate::args::{BuildArgs, NetworkMode, ProgressMode, RefusedArgs};
+
+/// A build as it was meant.
+#[derive(Debug)]
+pub(crate) struct BuildSettings {
+    pub(crate) options: BuildOptions,
+    pub(crate) progress: ProgressMode,
+}
+
+impl BuildSettings {
+    /// Reads the flags, and the environment for build arguments without a value.
+    ///
+    /// # Errors
+    /// Whatever is malformed, contradicts itself or is not supported, by name.
+    pub(crate) fn new(args: &BuildArgs, environment: Environment<'_>) -> Result<Self, Usage> {
+        refuse(&args.refused)?;
+        if args.jobs == Some(0) {
+            return Err(Usage::new("--jobs 0 would build nothing"));
+        }
+        let tags = args.tags.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
+        if args.push && tags.is_empty() {
+            return Err(Usage::new("--push has nothing to push").hint("name the image with --tag"));
+        }
+        let (outputs, push) = outputs(args, &tags)?;
+        let options = BuildOptions {
+            context: context(&args.context)?,
+            dockerfile: dockerfile(args.file.as_deref())?,
+            tags: args.tags.clone(),
+            push,
+            outputs,
+            target: args.target.clone().filter(|target| !target.is_empty()),
+            platform: platform(&args.platform)?,
+            build_args: build_args(&args.build_args, environment)?,
+            labels: map("--label", &args.labels)?,
+            annotations: map("--annotation", &args.annotations)?,
+            named_contexts: named_contexts(&args.build_contexts)?,
+            network: match args.network {
+                NetworkMode::Default => Network::Default,
+                NetworkMode::None => Network::None,
+                NetworkMode::Host => Network::Host,
+            },
+            cache: if args.no_cache { CacheUse::Ignore } else { CacheUse::Use },
+            pull: if args.pull { Pull::Always } else { Pull::Missing },
+            isolation: isolation(args.isolation.as_deref())?,
+            ..BuildOptions::default()
+        };
+        let progress = if args.quiet { ProgressMode::Quiet } else { args.progress };
+        Ok(Self { options, progress })
+    }
+}
+
+fn refuse(args: &RefusedArgs) -> Result<(), Usage> {
+    for (option, value) in [("--provenance", &args.provenance), ("--sbom", &args.sbom)] {
+        if let Some(value) =
+            value.as_ref().filter(|value| !matches!(value.as_str(), "false" | "0" | "disabled=true"))
+        {
+            return Err(Usage::new(format!("{option}={value}: attestations are not supported"))
+                .hint(format!("leave the option out, or say {option}=false")));
+        }
+    }
+    if args.load {
+        return Err(Usage::new("--load: there is no daemon to load into")
+            .hint("--output type=docker,dest=image.tar writes what `docker load -i image.tar` reads"));
+    }
+    if args.check {
+        return Err(
+            Usage::new("--check is not supported yet").hint("`rbuild parse FILE` checks a Dockerfile")
+        );
+    }
+    let lists = [
+        ("--add-host", &args.add_host),
+        ("--secret", &args.secret),
+        ("--ssh", &args.ssh),
+        ("--attest", &args.attest),
+        ("--allow", &args.allow),
+        ("--cache-from", &args.cache_from),
+        ("--cache-to", &args.cache_to),
+    ];
+    match lists.iter().find(|(_, list)| !list.is_empty()) {
+        Some((option, _)) => Err(Usage::new(format!("{option} is not supported yet"))),
+        None => Ok(()),
+    }
+}
+
+/// Reads `--output`, `--output-attrs`, `--push` and `--no-push` together.
+///
+/// Attributes of the implied output make it explicit, under the same rule that the builder has for tags.
+fn outputs(args: &BuildArgs, tags: &[Reference]) -> Result<(Vec<Output>, Push), Usage> {
+    let push = match (args.push, args.no_push) {
+        (true, _) => Push::Always,
+        (_, true) => Push::Never,
+        _ => Push::ByName,
+    };
+    let outputs = args.outputs.iter().map(|text| output::parse(text, !tags.is_empty()));
+    let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
+    if push == Push::Never && outputs.iter().any(|output| matches!(output.kind, OutputKind::Push(_))) {
+        return Err(Usage::new("--no-push contradicts an --output that pushes"));
+    }
+    let Some(attributes) = &args.output_attrs else { return Ok((outputs, push)) };
+    if !outputs.is_empty() {
+        return Err(Usage::new("--output-attrs belongs to the output that is implied without --output")
+            .hint("add its keys to each --output"));
+    }
+    let attributes = output::parse_attributes(attributes)?;
+    let is_pushed = |(_, text): &(&Reference, &String)| match push {
+        Push::Always => true,
+        Push::Never => false,
+        Push::ByName => names_registry(text),
+    };
+    let (pushed, kept): (Vec<_>, Vec<_>) = tags.iter().zip(&args.tags).partition(is_pushed);
+    let names =
+        |list: Vec<(&Reference, &String)>| list.into_iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let kinds = [
+        (!kept.is_empty() || pushed.is_empty()).then(|| OutputKind::Store(names(kept))),
+        (!pushed.is_empty()).then(|| OutputKind::Push(names(pushed))),
+    ];
+    Ok((kinds.into_iter().flatten().map(|kind| Output { kind, attributes }).collect(), Push::Never))
+}
+
+fn context(text: &str) -> Result<Context, Usage> {
+    let remote = ["http://", "https://", "git://", "git@", "ssh://", "github.com/"];
+    if text == "-" {
+        return Err(Usage::new("a context from standard input is not supported yet").hint("give a directory"));
+    }
+    if remote.iter().any(|prefix| text.starts_with(prefix)) && !Path::new(text).exists() {
+        return Err(
+            Usage::new(format!("the remote context {text} is not supported yet")).hint("give a directory")
+        );
+    }
+    Ok(Context::dir(text))
+}
+
+/// Finds the Dockerfile; a path starts at the working directory, as docker's does.
+fn dockerfile(file: Option<&Path>) -> Result<DockerfileSource, Usage> {
+    let Some(file) = file else { return Ok(DockerfileSource::Default) };
+    let failed =
+        |error: io::Error| Usage::new(format!("cannot read the Dockerfile {}: {error}", file.display()));
+    if file == Path::new("-") {
+        let mut text = Vec::new();
+        io::stdin().lock().take(LARGEST).read_to_end(&mut text).map_err(failed)?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        return Ok(DockerfileSource::Text { name: "-".to_owned(), text });
+    }
+    std::path::absolute(file).map(DockerfileSource::Path).map_err(failed)
+}
+
+/// A Dockerfile on standard input is read up to here, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+fn platform(list: &[String]) -> Result<Option<Platform>, Usage> {
+    match list {
+        [] => Ok(None),
+        [one] if !one.contains(',') => super::platform(Some(one)).map(Some),
+        _ => {
+            Err(Usage::new("--platform with several platforms is not supported yet")
+                .hint("build one at a time"))
+        }
+    }
+}
+
+/// Reads `--build-arg`. As with docker, a name alone that the environment lacks is not set at all, and SOURCE_DATE_EPOCH
+/// is taken from the environment without being asked for.
+fn build_args(list: &[String], environment: Environment<'_>) -> Result<BTreeMap<String, String>, Usage> {
+    const EPOCH: &str = "SOURCE_DATE_EPOCH";
+    let mut args = BTreeMap::new();
+    args.extend(environment(EPOCH).map(|epoch| (EPOCH.to_owned(), epoch)));
+    for text in list {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text.as_str(), environment(text)),
+        };
+        if name.is_empty() {
+            return Err(Usage::new(format!("--build-arg {text:?} has no name")));
+        }
+        args.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    Ok(args)
+}
+
+fn map(option: &str, list: &[String]) -> Result<BTreeMap<String, String>, Usage> {
+    let pair = |text: &String| key_value(option, text).map(|(key, value)| (key.to_owned(), value.to_owned()));
+    list.iter().map(pair).collect()
+}
+
+fn named_contexts(list: &[String]) -> Result<BTreeMap<String, NamedContext>, Usage> {
+    let parse = |text: &String| {
+        NamedContext::parse(text).map_err(|error| Usage::new(format!("--build-context: {error}")))
+    };
+    list.iter().map(parse).collect()
+}
+
+fn isolation(name: Option<&str>) -> Result<Option<rbuild_sandbox::Isolation>, Usage> {
+    let parse = |name: &str| name.parse().map_err(|error| Usage::new(format!("--isolation: {error}")));
+    name.map(parse).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    fn settings(line: &str) -> Result<BuildSettings, Usage> {
+        let args = std::iter::once("rbuild").chain(line.split_whitespace());
+        let Verb::Build(args) = Cli::from_args(args.map(Into::into)).unwrap().verb else { panic!("{line}") };
+        let environment = |name: &str| match name {
+            "SET" => Some("from the environment".to_owned()),
+            "SOURCE_DATE_EPOCH" => Some("1".to_owned()),
+            _ => None,
+        };
+        BuildSettings::new(&args, &environment)
+    }
+
+    #[test]
+    fn build_arguments_come_from_flag_or_environment() {
+        let check = |line: &str, expect: &[(&str, &str)]| {
+            let expect: BTreeMap<_, _> =
+                expect.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            assert_eq!(settings(line).unwrap().options.build_args, expect, "{line}");
+        };
+        check("", &[("SOURCE_DATE_EPOCH", "1")]);
+        check("--build-arg SOURCE_DATE_EPOCH=2", &[("SOURCE_DATE_EPOCH", "2")]);
+        check(
+            "--build-arg SET --build-arg UNSET --build-arg A=b=c --build-arg E=",
+            &[("A", "b=c"), ("E", ""), ("SET", "from the environment"), ("SOURCE_DATE_EPOCH", "1")],
+        );
+    }
+
+    #[test]
+    fn tags_decide_about_pushing() {
+        let check = |line: &str, push: Push, expect: &str| {
+            let options = settings(line).unwrap().options;
+            let kinds: Vec<String> =
+                options.outputs.iter().map(|output| format!("{:?}", output.kind)).collect();
+            assert_eq!((options.push, kinds.join(" ").as_str()), (push, expect), "{line}");
+        };
+        check("-t app", Push::ByName, "");
+        check("-t reg.io/app --push", Push::Always, "");
+        check("-t reg.io/app --no-push", Push::Never, "");
+        check("-t reg.io/app -o type=cacheonly", Push::ByName, "CacheOnly");
+        let attributes = "--output-attrs compression=zstd";
+        check(attributes, Push::Never, "Store([])");
+        check(&format!("{attributes} -t app"), Push::Never, "Store([docker.io/library/app:latest])");
+        check(
+            &format!("{attributes} -t app -t reg.io/app"),
+            Push::Never,
+            "Store([docker.io/library/app:latest]) Push([reg.io/app:latest])",
+        );
+        check(&format!("{attributes} --push -t app"), Push::Never, "Push([docker.io/library/app:latest])");
+        check(&format!("{attributes} --no-push -t reg.io/app"), Push::Never, "Store([reg.io/app:latest])");
+    }
+
+    #[test]
+    fn options_are_taken_over() {
+        let line = "--label a=b=c --annotation x= --target T --no-cache --pull --network none --isolation userns \
+                    --platform linux/arm64 --build-context base=docker-image://debian -q -f x dir";
+        let BuildSettings { options, progress } = settings(line).unwrap();
+        assert_eq!(options.labels["a"], "b=c");
+        assert_eq!(options.annotations["x"], "");
+        assert_eq!(options.target.as_deref(), Some("T"));
+        assert_eq!(
+            (options.cache, options.pull, options.network),
+            (CacheUse::Ignore, Pull::Always, Network::None)
+        );
+        assert_eq!(options.isolation, Some(rbuild_sandbox::Isolation::Userns));
+        assert_eq!(options.platform.map(|platform| platform.to_string()).as_deref(), Some("linux/arm64"));
+        assert!(options.named_contexts.contains_key("base"));
+        assert_eq!(options.context, Context::dir("dir"));
+        assert!(matches!(options.dockerfile, DockerfileSource::Path(path) if path.is_absolute()));
+        assert_eq!(progress, ProgressMode::Quiet);
+        for line in ["--provenance=false --sbom=false", "--jobs 4"] {
+            assert!(settings(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |line: &str, expect: &str| {
+            assert_eq!(settings(line).map(|_| ()).unwrap_err().to_string(), expect, "{line}");
+        };
+        check("--provenance=true", "--provenance=true: attestations are not supported");
+        check("--sbom", "--sbom=true: attestations are not supported");
+        check("--load", "--load: there is no daemon to load into");
+        check("--check", "--check is not supported yet");
+        check("--secret id=a", "--secret is not supported yet");
+        check("--ssh", "--ssh is not supported yet");
+        check("--add-host a:b", "--add-host is not supported yet");
+        check("--push", "--push has nothing to push");
+        check("--no-push -o type=registry -t a", "--no-push contradicts an --output that pushes");
+        check(
+            "-o out --output-attrs compression=gzip",
+            "--output-attrs belongs to the output that is implied without --output",
+        );
+        check("--platform linux/amd64,linux/arm64", "--platform with several platforms is not supported yet");
+        check("--platform x", "--platform: \"x\" is neither an operating system nor an architecture");
+        check("--build-arg =x", "--build-arg \"=x\" has no name");
+        check("--label x", "--label \"x\" is not KEY=VALUE");
+        check("-t App", "image name \"App\" must be lower case");
+        check(
+            "--isolation docker",
+            "--isolation: unknown isolation `docker`: expected one of namespaces, userns, userns-single, chroot, supervised",
+        );
+        check("--jobs 0", "--jobs 0 would build nothing");
+        check("-", "a context from standard input is not supported yet");
+        check(
+            "https://example.com/x.git",
+            "the remote context https://example.com/x.git is not supported yet",
+        );
+    }
+}

@@ -8,7 +8,7 @@ use std::fmt;
 
 use rbuild_image::{Platform, Reference};
 
-pub(crate) use output::{Attributes, Compression, Destination, LayoutForm, Output, OutputKind, Push};
+pub(crate) use build::BuildSettings;
 pub(crate) use registry::client;
 
 /// A mistake on the command line.

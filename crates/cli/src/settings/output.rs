@@ -2,121 +2,48 @@
 
 use std::path::PathBuf;
 
+use rbuild_builder::export::{Destination, LayerAttributes, OciForm, Output, OutputKind, Timestamps};
 use rbuild_dockerfile::nearest;
 use rbuild_image::Reference;
+use rbuild_layers::compress::Compression;
 
 use super::Usage;
-
-/// One place the result goes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Output {
-    pub(crate) kind: OutputKind,
-    pub(crate) attributes: Attributes,
-}
-
-/// What a result becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum OutputKind {
-    /// A named image in the store, pushed to its registry or not.
-    Image { names: Vec<Reference>, push: Push },
-    /// An OCI image layout: a directory, or a tar of one.
-    Oci { names: Vec<Reference>, form: LayoutForm },
-    /// A tar that `docker load` reads.
-    Docker { names: Vec<Reference>, destination: Destination },
-    /// The files of the rootfs in a directory.
-    Local { directory: PathBuf },
-    /// The files of the rootfs as a tar.
-    Tar { destination: Destination },
-    /// Nothing but cache entries.
-    CacheOnly,
-}
-
-/// Whether an image is pushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Push {
-    Yes,
-    No,
-}
-
-/// The two forms of an OCI layout.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LayoutForm {
-    Directory(PathBuf),
-    Archive(Destination),
-}
-
-/// Where a tar goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Destination {
-    Stdout,
-    File(PathBuf),
-}
-
-/// How layers are written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attributes {
-    pub(crate) compression: Option<Compression>,
-    pub(crate) level: Option<u32>,
-    /// Layers of the base are compressed anew too.
-    pub(crate) force_compression: bool,
-    /// Times later than SOURCE_DATE_EPOCH become it.
-    pub(crate) rewrite_timestamp: bool,
-}
-
-/// Values of `compression=`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compression {
-    Uncompressed,
-    Gzip,
-    Zstd,
-}
 
 const TYPES: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
 const LAYER_KEYS: [&str; 5] =
     ["compression", "compression-level", "force-compression", "rewrite-timestamp", "oci-mediatypes"];
 
-impl Output {
-    /// Reads one `--output`. Images without names of their own take `tags`.
-    pub(super) fn parse(text: &str, tags: &[Reference]) -> Result<Self, Usage> {
-        let fields =
-            fields(text).ok_or_else(|| Usage::new(format!("--output {text:?} has an open quote")))?;
-        let mut keys = match fields.as_slice() {
-            [single] if !single.contains('=') => match single.as_str() {
-                "" => return Err(Usage::new("--output is empty")),
-                "-" => Keys { text, pairs: pairs(text, &["type=tar".into(), "dest=-".into()])? },
-                path => {
-                    Keys { text, pairs: vec![("type".into(), "local".into()), ("dest".into(), path.into())] }
-                }
-            },
-            fields => Keys { text, pairs: pairs(text, fields)? },
-        };
-        let kind = keys.take("type").ok_or_else(|| {
-            Usage::new(format!("--output {text:?} has no type")).hint(format!("types: {}", TYPES.join(", ")))
-        })?;
-        let output = keys.kind(&kind, tags)?;
-        let has_layers = matches!(
-            output,
-            OutputKind::Image { .. }
-                | OutputKind::Oci { .. }
-                | OutputKind::Docker { .. }
-                | OutputKind::CacheOnly
-        );
-        let attributes = if has_layers { keys.attributes(&kind)? } else { Attributes::default() };
-        keys.finish(&kind)?;
-        Ok(Self { kind: output, attributes })
-    }
+/// Reads one `--output`. `named` tells whether the build has tags for outputs that name nothing themselves.
+pub(super) fn parse(text: &str, named: bool) -> Result<Output, Usage> {
+    let fields = fields(text).ok_or_else(|| Usage::new(format!("--output {text:?} has an open quote")))?;
+    let mut keys = match fields.as_slice() {
+        [single] if !single.contains('=') => match single.as_str() {
+            "" => return Err(Usage::new("--output is empty")),
+            "-" => Keys { text, pairs: pairs(text, &["type=tar".into(), "dest=-".into()])? },
+            path => Keys { text, pairs: vec![("type".into(), "local".into()), ("dest".into(), path.into())] },
+        },
+        fields => Keys { text, pairs: pairs(text, fields)? },
+    };
+    let kind = keys.take("type").ok_or_else(|| {
+        Usage::new(format!("--output {text:?} has no type")).hint(format!("types: {}", TYPES.join(", ")))
+    })?;
+    let output = keys.kind(&kind, named)?;
+    let attributes = match output {
+        OutputKind::Local(_) | OutputKind::Tar(_) => LayerAttributes::default(),
+        _ => keys.attributes(&kind)?,
+    };
+    keys.finish(&kind)?;
+    Ok(Output { kind: output, attributes })
 }
 
-impl Attributes {
-    /// Reads `--output-attrs`.
-    pub(super) fn parse(text: &str) -> Result<Self, Usage> {
-        let fields =
-            fields(text).ok_or_else(|| Usage::new(format!("--output-attrs {text:?} has an open quote")))?;
-        let mut keys = Keys { text, pairs: pairs(text, &fields)? };
-        let attributes = keys.attributes("image")?;
-        keys.finish("image")?;
-        Ok(attributes)
-    }
+/// Reads `--output-attrs`.
+pub(super) fn parse_attributes(text: &str) -> Result<LayerAttributes, Usage> {
+    let fields =
+        fields(text).ok_or_else(|| Usage::new(format!("--output-attrs {text:?} has an open quote")))?;
+    let mut keys = Keys { text, pairs: pairs(text, &fields)? };
+    let attributes = keys.attributes("image")?;
+    keys.finish("attributes")?;
+    Ok(attributes)
 }
 
 /// The keys of one output that nobody took yet.
@@ -137,28 +64,28 @@ impl Keys<'_> {
         self.take(key).map(|value| parse_bool(key, &value)).transpose()
     }
 
-    fn kind(&mut self, kind: &str, tags: &[Reference]) -> Result<OutputKind, Usage> {
+    fn kind(&mut self, kind: &str, named: bool) -> Result<OutputKind, Usage> {
         Ok(match kind {
             "image" | "registry" => {
                 let push = self.flag("push")?.unwrap_or(kind == "registry");
-                let names = self.names(tags)?;
-                if push && names.is_empty() {
+                let names = self.names()?;
+                if push && names.is_empty() && !named {
                     return Err(Usage::new(format!("--output {:?} has nothing to push to", self.text))
                         .hint("add name=… to it, or give --tag"));
                 }
-                OutputKind::Image { names, push: if push { Push::Yes } else { Push::No } }
+                if push { OutputKind::Push(names) } else { OutputKind::Store(names) }
             }
             "oci" => {
-                let names = self.names(tags)?;
-                let form = match self.flag("tar")? {
-                    Some(false) => LayoutForm::Directory(self.path("dest")?),
-                    _ => LayoutForm::Archive(self.destination()),
+                let names = self.names()?;
+                let (dest, form) = match self.flag("tar")? {
+                    Some(false) => (Destination::File(self.path("dest")?), OciForm::Directory),
+                    _ => (self.destination(), OciForm::Archive),
                 };
-                OutputKind::Oci { names, form }
+                OutputKind::Oci { dest, form, names }
             }
-            "docker" => OutputKind::Docker { names: self.names(tags)?, destination: self.destination() },
-            "local" => OutputKind::Local { directory: self.path("dest")? },
-            "tar" => OutputKind::Tar { destination: self.destination() },
+            "docker" => OutputKind::Docker { names: self.names()?, dest: self.destination() },
+            "local" => OutputKind::Local(self.path("dest")?),
+            "tar" => OutputKind::Tar(self.destination()),
             "cacheonly" => OutputKind::CacheOnly,
             other => {
                 let error = Usage::new(format!("--output type {other:?} is not known"));
@@ -170,8 +97,8 @@ impl Keys<'_> {
         })
     }
 
-    fn names(&mut self, tags: &[Reference]) -> Result<Vec<Reference>, Usage> {
-        let Some(names) = self.take("name") else { return Ok(tags.to_vec()) };
+    fn names(&mut self) -> Result<Vec<Reference>, Usage> {
+        let Some(names) = self.take("name") else { return Ok(Vec::new()) };
         names.split(',').map(|name| super::reference(name.trim())).collect()
     }
 
@@ -189,27 +116,31 @@ impl Keys<'_> {
         }
     }
 
-    fn attributes(&mut self, kind: &str) -> Result<Attributes, Usage> {
+    fn attributes(&mut self, kind: &str) -> Result<LayerAttributes, Usage> {
         let compression = self.take("compression").map(|name| compression(&name)).transpose()?;
+        let compression = compression.unwrap_or(Compression::Gzip);
         let level =
             self.take("compression-level").map(|level| parse_level(&level, compression)).transpose()?;
-        let oci = self.flag("oci-mediatypes")?;
-        if oci == Some(false) && kind != "docker" {
-            return Err(Usage::new("oci-mediatypes=false: images are always written with OCI media types")
-                .hint("type=docker writes Docker's"));
+        match (self.flag("oci-mediatypes")?, kind) {
+            (Some(true), "docker") => {
+                return Err(Usage::new("oci-mediatypes=true: type=docker has Docker's media types")
+                    .hint("type=oci has OCI's"));
+            }
+            (Some(false), kind) if kind != "docker" => {
+                return Err(Usage::new("oci-mediatypes=false: images have OCI media types")
+                    .hint("type=docker has Docker's"));
+            }
+            _ => {}
         }
-        if oci == Some(true) && kind == "docker" {
-            return Err(Usage::new(
-                "oci-mediatypes=true: type=docker is always written with Docker's media types",
-            )
-            .hint("type=oci writes OCI's"));
+        if self.flag("force-compression")? == Some(true) {
+            return Err(Usage::new("force-compression=true is not supported yet")
+                .hint("layers of the base image keep their compression"));
         }
-        Ok(Attributes {
-            compression,
-            level,
-            force_compression: self.flag("force-compression")?.unwrap_or(false),
-            rewrite_timestamp: self.flag("rewrite-timestamp")?.unwrap_or(false),
-        })
+        let timestamps = match self.flag("rewrite-timestamp")? {
+            Some(true) => Timestamps::Rewrite,
+            _ => Timestamps::Keep,
+        };
+        Ok(LayerAttributes { compression, level, timestamps })
     }
 
     fn finish(self, kind: &str) -> Result<(), Usage> {
@@ -222,8 +153,7 @@ impl Keys<'_> {
             _ => &[],
         };
         let layers: &[&str] = if matches!(kind, "local" | "tar") { &[] } else { &LAYER_KEYS };
-        let error =
-            Usage::new(format!("{:?} has the key {key:?}, which type={kind} does not know", self.text));
+        let error = Usage::new(format!("{:?} has the key {key:?}, which is not known here", self.text));
         Err(match nearest(key, known.iter().chain(layers).copied()) {
             Some(near) => error.hint(format!("did you mean {near:?}?")),
             None => error,
@@ -233,7 +163,7 @@ impl Keys<'_> {
 
 fn compression(name: &str) -> Result<Compression, Usage> {
     match name {
-        "uncompressed" => Ok(Compression::Uncompressed),
+        "uncompressed" => Ok(Compression::None),
         "gzip" => Ok(Compression::Gzip),
         "zstd" => Ok(Compression::Zstd),
         other => Err(Usage::new(format!("compression={other} is not supported"))
@@ -241,8 +171,8 @@ fn compression(name: &str) -> Result<Compression, Usage> {
     }
 }
 
-fn parse_level(level: &str, compression: Option<Compression>) -> Result<u32, Usage> {
-    let highest = if compression == Some(Compression::Zstd) { 22 } else { 9 };
+fn parse_level(level: &str, compression: Compression) -> Result<u32, Usage> {
+    let highest = if compression == Compression::Zstd { 22 } else { 9 };
     let parsed = level.parse().ok().filter(|level| *level <= highest);
     parsed.ok_or_else(|| Usage::new(format!("compression-level={level} is not a number from 0 to {highest}")))
 }
@@ -299,63 +229,54 @@ fn fields(text: &str) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn tags() -> Vec<Reference> {
-        vec!["app:1".parse().unwrap()]
-    }
-
     #[test]
     fn dockers_forms_are_read() {
         let check = |text: &str, kind: OutputKind| {
-            let got = Output::parse(text, &tags()).unwrap();
-            assert_eq!(got, Output { kind, attributes: Attributes::default() }, "{text}");
+            assert_eq!(
+                parse(text, true),
+                Ok(Output { kind, attributes: LayerAttributes::default() }),
+                "{text}"
+            );
         };
         let file = |path: &str| Destination::File(path.into());
-        let archive = |to: Destination| OutputKind::Oci { names: tags(), form: LayoutForm::Archive(to) };
-        check("out", OutputKind::Local { directory: "out".into() });
-        check("-", OutputKind::Tar { destination: Destination::Stdout });
-        check("type=local,dest=out", OutputKind::Local { directory: "out".into() });
-        check("type=tar,dest=a.tar", OutputKind::Tar { destination: file("a.tar") });
-        check("type=tar", OutputKind::Tar { destination: Destination::Stdout });
+        let archive = |dest| OutputKind::Oci { names: vec![], form: OciForm::Archive, dest };
+        check("out", OutputKind::Local("out".into()));
+        check("-", OutputKind::Tar(Destination::Stdout));
+        check("type=local,dest=out", OutputKind::Local("out".into()));
+        check("type=tar,dest=a.tar", OutputKind::Tar(file("a.tar")));
+        check("type=tar", OutputKind::Tar(Destination::Stdout));
         check("type=oci,dest=a.tar", archive(file("a.tar")));
         check("type=oci,dest=-", archive(Destination::Stdout));
         check("type=oci,\"dest=a,b \"\"c\"\".tar\"", archive(file("a,b \"c\".tar")));
-        let directory = OutputKind::Oci { names: tags(), form: LayoutForm::Directory("d".into()) };
+        let directory = OutputKind::Oci { names: vec![], form: OciForm::Directory, dest: file("d") };
         check("type=oci,tar=false,dest=d", directory);
-        check("type=docker,dest=d.tar", OutputKind::Docker { names: tags(), destination: file("d.tar") });
-        check("type=image", OutputKind::Image { names: tags(), push: Push::No });
-        check("type=registry", OutputKind::Image { names: tags(), push: Push::Yes });
+        check("type=docker,dest=d.tar", OutputKind::Docker { names: vec![], dest: file("d.tar") });
+        check("type=image", OutputKind::Store(vec![]));
+        check("type=registry", OutputKind::Push(vec![]));
         let two = vec!["reg.local/a:1".parse().unwrap(), "reg.local/b:latest".parse().unwrap()];
-        check(
-            "type=image,\"name=reg.local/a:1,reg.local/b\",push=true",
-            OutputKind::Image { names: two, push: Push::Yes },
-        );
+        check("type=image,\"name=reg.local/a:1,reg.local/b\",push=true", OutputKind::Push(two));
         check("type=cacheonly", OutputKind::CacheOnly);
     }
 
     #[test]
     fn layer_attributes_are_read() {
-        let check = |text: &str, expect: Attributes| {
-            assert_eq!(
-                Output::parse(&format!("type=image,{text}"), &[]).unwrap().attributes,
-                expect,
-                "{text}"
-            );
-            assert_eq!(Attributes::parse(text).unwrap(), expect, "{text}");
+        let check = |text: &str, expect: LayerAttributes| {
+            let output = parse(&format!("type=image,{text}"), false);
+            assert_eq!(output.map(|output| output.attributes), Ok(expect), "{text}");
+            assert_eq!(parse_attributes(text), Ok(expect), "{text}");
         };
-        let none = Attributes::default();
-        let zstd = Some(Compression::Zstd);
-        check(
-            "compression=zstd,compression-level=19",
-            Attributes { compression: zstd, level: Some(19), ..none.clone() },
-        );
-        check("rewrite-timestamp=1", Attributes { rewrite_timestamp: true, ..none.clone() });
-        check("force-compression=true,oci-mediatypes=true", Attributes { force_compression: true, ..none });
+        let none = LayerAttributes::default();
+        let zstd = LayerAttributes { compression: Compression::Zstd, ..none };
+        check("compression=zstd,compression-level=19", LayerAttributes { level: Some(19), ..zstd });
+        check("compression=uncompressed", LayerAttributes { compression: Compression::None, ..none });
+        check("rewrite-timestamp=1", LayerAttributes { timestamps: Timestamps::Rewrite, ..none });
+        check("force-compression=false,oci-mediatypes=true", none);
     }
 
     #[test]
     fn mistakes_are_named() {
         let check = |text: &str, expect: &str| {
-            assert_eq!(Output::parse(text, &[]).unwrap_err().to_string(), expect, "{text}");
+            assert_eq!(parse(text, false).unwrap_err().to_string(), expect, "{text}");
         };
         check("", "--output is empty");
         check("dest=x", "--output \"dest=x\" has no type");
@@ -363,19 +284,18 @@ mod tests {
         check("type=local", "--output \"type=local\" needs dest=DIRECTORY");
         check("type=oci,tar=false", "--output \"type=oci,tar=false\" needs dest=DIRECTORY");
         check("type=oci,tar=maybe", "tar=maybe is neither true nor false");
-        check("type=oci,dst=x", "\"type=oci,dst=x\" has the key \"dst\", which type=oci does not know");
-        check(
-            "type=local,dest=x,compression=gzip",
-            "\"type=local,dest=x,compression=gzip\" has the key \"compression\", which type=local does not know",
-        );
+        check("type=oci,dst=x", "\"type=oci,dst=x\" has the key \"dst\", which is not known here");
+        let local = "type=local,dest=x,compression=gzip";
+        check(local, &format!("{local:?} has the key \"compression\", which is not known here"));
         check("type=registry", "--output \"type=registry\" has nothing to push to");
         check("type=image,compression=estargz", "compression=estargz is not supported");
         check("type=image,compression-level=10", "compression-level=10 is not a number from 0 to 9");
-        check(
-            "type=image,oci-mediatypes=false",
-            "oci-mediatypes=false: images are always written with OCI media types",
-        );
+        check("type=image,oci-mediatypes=false", "oci-mediatypes=false: images have OCI media types");
+        check("type=docker,oci-mediatypes=true", "oci-mediatypes=true: type=docker has Docker's media types");
+        check("type=image,force-compression=true", "force-compression=true is not supported yet");
         check("type=oci,\"dest=x", "--output \"type=oci,\\\"dest=x\" has an open quote");
         check("a,b", "\"a,b\": \"a\" is not key=value");
+        let hint = parse("type=oci,dst=x", false).unwrap_err().hint;
+        assert_eq!(hint.as_deref(), Some("did you mean \"dest\"?"));
     }
 }

@@ -8,7 +8,7 @@ use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState
 
 use super::Draw;
 use super::lines::Lines;
-use crate::render::{bytes, printable};
+use crate::render::{bytes, one_line};
 
 /// A transfer that runs is mentioned this often.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -131,11 +131,6 @@ impl<W: Write + Send> Draw for Plain<W> {
 /// Steps are numbered from 1 for people.
 fn number(id: StepId) -> usize {
     id.0.saturating_add(1)
-}
-
-/// Brings text that may hold line breaks on one line.
-pub(super) fn one_line(text: &str) -> String {
-    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

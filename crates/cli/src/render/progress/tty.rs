@@ -9,8 +9,7 @@ use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState
 
 use super::Draw;
 use super::lines::Lines;
-use super::plain::one_line;
-use crate::render::{bytes, printable};
+use crate::render::{bytes, one_line, printable};
 
 /// How many lines of a running step's output are shown.
 const TAIL: usize = 5;
