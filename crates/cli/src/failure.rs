@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use rbuild_builder::execute::StepError;
-use rbuild_builder::{BuildError, Failure as BuildFailure};
+use rbuild_builder::{BuildError, FailedStep, Failure as BuildFailure};
 use rbuild_image::{LayoutError, StoreError, StoreErrorKind};
 use rbuild_registry::CopyError;
 
@@ -27,18 +27,18 @@ pub(crate) const HOST: u8 = 4;
 pub(crate) struct InDockerfile {
     pub(crate) name: String,
     pub(crate) text: String,
-    pub(crate) error: BuildError,
+    pub(crate) step: Box<FailedStep>,
 }
 
 impl fmt::Display for InDockerfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        self.step.fmt(f)
     }
 }
 
 impl std::error::Error for InDockerfile {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
+        self.step.source()
     }
 }
 
@@ -58,11 +58,13 @@ impl Failure {
     pub(crate) fn of(error: &anyhow::Error, colour: Colour) -> Self {
         let mut failure = Self { code: BUILD, message: chain(error), excerpt: None, hints: Vec::new() };
         if let Some(located) = error.downcast_ref::<InDockerfile>() {
-            failure.code = code(&located.error);
-            failure.excerpt = step_excerpt(located, colour);
+            failure.code = step_code(&located.step.source);
+            failure.excerpt = Some(step_excerpt(located, colour));
         }
-        if let Some(refused @ BuildError::Refused { name, text, diagnostics }) = error.downcast_ref() {
-            failure.code = code(refused);
+        if let Some(built) = error.downcast_ref::<BuildError>() {
+            failure.code = code(built);
+        }
+        if let Some(BuildError::Refused { name, text, diagnostics }) = error.downcast_ref() {
             failure.excerpt = Some(diagnostic::render(name, text, diagnostics, colour));
             failure.message = format!("{name} cannot be built");
         }
@@ -76,19 +78,27 @@ impl Failure {
 }
 
 /// Draws what a failed step wrote last, and its place in the Dockerfile.
-fn step_excerpt(located: &InDockerfile, colour: Colour) -> Option<String> {
-    let BuildError::Step { line, source, display, .. } = &located.error else { return None };
-    let (output, message) = match source {
+fn step_excerpt(located: &InDockerfile, colour: Colour) -> String {
+    let InDockerfile { name, text, step } = located;
+    let (output, message) = match &step.source {
         StepError::Exit { output, code, .. } => (output.as_slice(), format!("exit code: {code}")),
         other => ([].as_slice(), other.to_string()),
     };
-    let mut text = String::new();
+    let mut drawn = String::new();
     if !output.is_empty() {
         let output: String = output.iter().map(|line| format!("  {}\n", printable(line))).collect();
-        text = format!("last output of {}:\n{output}\n", one_line(display));
+        drawn = format!("last output of {}:\n{output}\n", one_line(&step.display));
     }
-    text.extend(diagnostic::excerpt(&located.name, &located.text, *line, &message, colour));
-    Some(text)
+    drawn.extend(diagnostic::excerpt(name, text, step.line, &message, colour));
+    drawn
+}
+
+/// The exit code of a failed step.
+fn step_code(error: &StepError) -> u8 {
+    match error {
+        StepError::Fetch { .. } => REGISTRY,
+        _ => BUILD,
+    }
 }
 
 /// The exit code of a failed build.
@@ -116,11 +126,6 @@ impl fmt::Display for Failure {
 fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<String>)> {
     if let Some(usage) = cause.downcast_ref::<Usage>() {
         return Some((USAGE, usage.hint.clone()));
-    }
-    if let Some(error) = cause.downcast_ref::<BuildError>() {
-        let code = code(error);
-        // What a registry or the host said about it is further down the chain.
-        return (code == BUILD || code == USAGE).then_some((code, None));
     }
     if let Some(interrupted) = cause.downcast_ref::<Interrupted>() {
         return Some((interrupted.code(), None));

@@ -7,7 +7,7 @@ mod interrupt;
 mod render;
 mod settings;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::args::{Cli, Verb};

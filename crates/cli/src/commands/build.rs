@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rbuild_builder::options::{BuildOptions, DockerfileSource};
+use rbuild_builder::options::DockerfileSource;
 use rbuild_builder::{Build, BuildError, Built};
 use rbuild_sandbox::Cancel;
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(args: BuildArgs) -> anyhow::Result<()> {
         .registry(settings::client(&args.registry)?);
     let result = run_interruptibly(build, &progress).await;
     progress.clear();
-    let built = result.map_err(|error| located(error, &options))?;
+    let built = result.map_err(|error| located(error, &args.context, &options.dockerfile))?;
     write_files(&args, &built)?;
     match mode {
         ProgressMode::Quiet => print(&format!("{}\n", built.digest())),
@@ -63,28 +63,29 @@ fn environment(name: &str) -> Option<String> {
 }
 
 /// Adds the Dockerfile to a failure that has a place in it.
-fn located(error: anyhow::Error, options: &BuildOptions) -> anyhow::Error {
+fn located(error: anyhow::Error, context: &str, source: &DockerfileSource) -> anyhow::Error {
     match error.downcast::<BuildError>() {
-        Ok(error @ BuildError::Step { .. }) => match dockerfile(options) {
-            Some((name, text)) => InDockerfile { name, text, error }.into(),
-            None => error.into(),
+        Ok(BuildError::Step(step)) => match dockerfile(context, source) {
+            Some((name, text)) => InDockerfile { name, text, step }.into(),
+            None => BuildError::Step(step).into(),
         },
         Ok(error) => error.into(),
         Err(error) => error,
     }
 }
 
-fn dockerfile(options: &BuildOptions) -> Option<(String, String)> {
+/// Reads the Dockerfile again for its name and text.
+fn dockerfile(context: &str, source: &DockerfileSource) -> Option<(String, String)> {
     let read = |path: &Path| {
         let text = std::fs::read(path).ok()?;
         Some((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()))
     };
-    match &options.dockerfile {
+    let context = Path::new(context);
+    match source {
         DockerfileSource::Text { name, text } => Some((name.clone(), text.clone())),
         DockerfileSource::Path(path) => read(path),
         DockerfileSource::Default => {
-            let directory = options.context.path()?;
-            read(&directory.join("Dockerfile")).or_else(|| read(&directory.join("dockerfile")))
+            read(&context.join("Dockerfile")).or_else(|| read(&context.join("dockerfile")))
         }
     }
 }

@@ -50,7 +50,7 @@ fn render_one(name: &str, text: &str, diagnostic: &Diagnostic, colour: Colour) -
     if let Some(hint) = &diagnostic.hint {
         group = group.element(Level::HELP.message(super::printable(hint)));
     }
-    if let Some(url) = &diagnostic.url {
+    if let Some(url) = diagnostic.url {
         group = group.element(Level::NOTE.message(url));
     }
     renderer(colour).render(&[group])
@@ -82,8 +82,14 @@ fn span_of_lines(text: &str, (first, last): (u32, u32)) -> Option<Range<usize>> 
 
 /// Moves a span onto characters of the text: the renderer panics on others.
 fn clamp(text: &str, span: Range<usize>) -> Range<usize> {
-    let start = text.floor_char_boundary(span.start);
-    let end = text.ceil_char_boundary(span.end);
+    let mut start = span.start.min(text.len());
+    let mut end = span.end.min(text.len());
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
     start..end.max(start)
 }
 
@@ -121,7 +127,7 @@ error: unknown instruction: COPPY
         let warning = Diagnostic {
             severity: Severity::Warning,
             rule: Some("Rule"),
-            url: Some("https://example.com".to_owned()),
+            url: Some("https://example.com"),
             ..Diagnostic::error("not so").on_lines(2, 3)
         };
         check(
