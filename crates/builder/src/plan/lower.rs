@@ -1,6 +1,6 @@
 //! Folds the instructions of the needed stages over the configs of their bases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rbuild_dockerfile::{Diagnostic, Dockerfile};
 use rbuild_image::ImageConfig;
@@ -42,6 +42,9 @@ pub fn lower(
     let mut shared = Shared { dockerfile, options, arguments: &graph.arguments, lowered: BTreeMap::new() };
     let mut warnings = graph.warnings.clone();
     let mut errors = Vec::new();
+    if options.scope == Scope::Target {
+        errors.extend(support::frontend_refusal(dockerfile, &options.build_args));
+    }
     let mut states: BTreeMap<usize, StageState> = BTreeMap::new();
     let mut stages = Vec::new();
     for index in order(&graph) {
@@ -78,14 +81,9 @@ pub fn lower(
     if let Some(stage) = stages.get_mut(target) {
         finish(&mut stage.config, options);
     }
-    let mut seen = Vec::new();
-    warnings.retain(|warning| {
-        let new = !seen.contains(warning);
-        if new {
-            seen.push(warning.clone());
-        }
-        new
-    });
+    // A rule speaks once of one thing in one instruction, however often a word repeats it.
+    let mut seen = HashSet::new();
+    warnings.retain(|warning| seen.insert((warning.rule, warning.span, warning.message.clone())));
     Ok(Plan { stages, target, warnings, source_date_epoch })
 }
 

@@ -252,3 +252,22 @@ fn fields(text: &str) -> Vec<String> {
     }
     fields
 }
+
+#[cfg(test)]
+mod tests {
+    use super::mount_from;
+
+    #[test]
+    fn finds_from_before_expansion() {
+        let check =
+            |text: &str, expect: Option<&str>| assert_eq!(mount_from(text).as_deref(), expect, "{text}");
+        check("type=bind,from=a,target=/t", Some("a"));
+        check("FROM=a", Some("a"));
+        check("\"from=a,b\",target=/t", Some("a,b"));
+        check("\"from=a\"\"b\"", Some("a\"b"));
+        check("target=/from=a,from", None);
+        check("from=,target=/t", None);
+        check("from=a,from=b", Some("b"));
+        check("", None);
+    }
+}

@@ -1,8 +1,9 @@
 //! A stage while its instructions are folded.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use rbuild_dockerfile::{Diagnostic, ExpandError, Expander, Instruction, Span};
+use rbuild_dockerfile::{Diagnostic, ExpandError, Expanded, Expander, Instruction, Span};
 use rbuild_image::{History, ImageConfig, Platform};
 
 use super::graph::Linked;
@@ -13,6 +14,8 @@ use super::step::{Step, StepKind};
 use super::warning::{self, Checked, refuse};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Bytes a word may become: eight times what Linux takes as one environment string.
+const MAX_EXPANDED: usize = 1 << 20;
 const COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// What an instruction finds when it is folded, and what it changes.
@@ -178,12 +181,14 @@ impl StageState {
         let span = linked.instruction.span;
         let written = match &linked.trigger {
             Some(text) => text.lines().next().unwrap_or_default(),
-            None => shared.dockerfile.node_at(span).map(|node| node.original.as_str()).unwrap_or_default(),
+            None => {
+                warning::node(shared.dockerfile, span).map(|node| node.original.as_str()).unwrap_or_default()
+            }
         };
         let mut expander = Expander::new(shared.dockerfile.directives.escape);
         expander.quotes = rbuild_dockerfile::expand::Quotes::Keep;
         expander.keep_unset = true;
-        let expanded = expander.word(written.trim(), &|name| self.env.get(name).map(str::to_owned));
+        let expanded = bounded(&expander, written.trim(), &self.env);
         let text = expanded.map_or_else(|_| written.trim().to_owned(), |expanded| expanded.text);
         let keyword = linked.instruction.value.keyword();
         let arguments = text.get(keyword.len()..).unwrap_or_default();
@@ -215,7 +220,7 @@ impl Words {
 
     /// Expands a word to one string.
     pub(super) fn expand(&mut self, word: &str, env: &Environment) -> Result<String, ExpandError> {
-        let expanded = self.expander.word(word, &|name| env.get(name).map(str::to_owned))?;
+        let expanded = bounded(&self.expander, word, env)?;
         self.unmatched.extend(expanded.unmatched);
         Ok(expanded.text)
     }
@@ -245,14 +250,30 @@ impl Words {
 
     /// Expands the body of a heredoc.
     pub(super) fn body(&mut self, text: &str, env: &Environment) -> Checked<String> {
-        let expanded = Expander::heredoc()
-            .word(text, &|name| env.get(name).map(str::to_owned))
+        let expanded = bounded(&Expander::heredoc(), text, env)
             .map_err(|error| refuse(format!("cannot expand the heredoc: {error}")))?;
         self.unmatched.extend(expanded.unmatched);
         Ok(expanded.text)
     }
 }
 
+/// Expands a word unless the values it takes in, or the result, are too long: repeated doubling
+/// (`ENV A=$A$A`) must not exhaust memory.
+fn bounded(expander: &Expander, word: &str, env: &Environment) -> Result<Expanded, ExpandError> {
+    let taken = Cell::new(0_usize);
+    let lookup = |name: &str| {
+        let value = env.get(name)?;
+        taken.set(taken.get().saturating_add(value.len()));
+        (taken.get() <= MAX_EXPANDED).then(|| value.to_owned())
+    };
+    let expanded = expander.word(word, &lookup)?;
+    if taken.get() > MAX_EXPANDED || expanded.text.len() > MAX_EXPANDED.max(word.len()) {
+        return Err(ExpandError::Syntax("the result is longer than 1 MiB"));
+    }
+    Ok(expanded)
+}
+
 fn cannot_expand(word: &str, error: &ExpandError) -> Box<Diagnostic> {
-    refuse(format!("cannot expand {word:?}: {error}"))
+    let shown: String = word.chars().take(80).collect();
+    refuse(format!("cannot expand {shown:?}: {error}"))
 }

@@ -2,7 +2,10 @@
 //!
 //! Taking a feature over is deleting its line from [`REFUSED`].
 
+use std::collections::BTreeMap;
+
 use rbuild_dockerfile::{Diagnostic, Dockerfile};
+use rbuild_image::Reference;
 
 use super::options::PlanOptions;
 use super::step::{CopySource, CopyStep, PlannedStage, RunStep, Security, StepKind, StepMount};
@@ -40,6 +43,34 @@ pub const REFUSED: &[(Feature, &str)] = &[
     (Feature::AddGit, "ADD of a git repository"),
     (Feature::Windows, "building for windows"),
 ];
+
+/// Refuses a `# syntax=` that names a frontend other than BuildKit's own, which is built in and never pulled.
+///
+/// The build argument `BUILDKIT_SYNTAX` overrides the line, as with BuildKit.
+pub(super) fn frontend_refusal(
+    dockerfile: &Dockerfile,
+    build_args: &BTreeMap<String, String>,
+) -> Option<Diagnostic> {
+    let syntax = dockerfile.directives.syntax.as_ref();
+    let given = build_args.get("BUILDKIT_SYNTAX").filter(|frontend| !frontend.is_empty());
+    let frontend = given.or(syntax.map(|syntax| &syntax.value))?;
+    let built_in = |reference: Reference| {
+        matches!(reference.repository(), "docker/dockerfile" | "docker/dockerfile-upstream")
+    };
+    if frontend == "dockerfile.v0" || frontend.parse().is_ok_and(built_in) {
+        return None;
+    }
+    let error = Diagnostic::error(format!(
+        "the frontend {frontend} is not supported, only docker/dockerfile is"
+    ))
+    .with_hint(
+        "to build with the built-in one all the same, pass --build-arg BUILDKIT_SYNTAX=docker/dockerfile",
+    );
+    Some(match syntax.filter(|_| given.is_none()) {
+        Some(syntax) => error.at(syntax.span),
+        None => error,
+    })
+}
 
 /// Lists the refusals of a stage, each at its instruction.
 pub(super) fn refusals(

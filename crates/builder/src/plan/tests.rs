@@ -245,6 +245,31 @@ fn refuses_by_name_what_is_not_executed_yet() {
 }
 
 #[test]
+fn knows_its_own_frontend() {
+    let check = |frontend: &str, argument: &str, expect: bool| {
+        let args = [("BUILDKIT_SYNTAX", argument)];
+        let options = PlanOptions { scope: Scope::Target, ..with_args(&args) };
+        let text = format!("# syntax={frontend}\nFROM scratch");
+        assert_eq!(try_plan(&text, &options).is_ok(), expect, "{frontend} {argument}");
+    };
+    check("docker/dockerfile:1", "", true);
+    check("docker.io/docker/dockerfile-upstream:master-labs", "", true);
+    check("mirror.gcr.io/docker/dockerfile:1.9-labs", "", true);
+    check("dockerfile.v0", "", true);
+    check("foobar", "", false);
+    check("ghcr.io/x/dockerfile", "", false);
+    check("foobar", "docker/dockerfile:1.6", true);
+    check("docker/dockerfile", "foobar", false);
+}
+
+#[test]
+fn doubling_ends_in_an_error() {
+    let text = format!("FROM scratch\nENV A=xxxxxxxx\n{}", "ENV A=$A$A$A$A\n".repeat(10));
+    let error = try_plan(&text, &options()).expect_err("too long");
+    assert!(error.0[0].message.ends_with("the result is longer than 1 MiB"), "{error}");
+}
+
+#[test]
 fn prunes_to_the_target() {
     let text = "FROM a AS one\nFROM b AS two\nCOPY --from=one x y\nFROM c AS Three\nFROM two\n\
                 COPY --from=img x y\nRUN --mount=from=three,target=/t x\n";
