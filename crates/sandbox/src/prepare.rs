@@ -43,6 +43,9 @@ pub(crate) enum Purpose {
     Rehearse,
 }
 
+/// The operation whose failure calls for [`ProcMount::Host`].
+pub(crate) const MOUNT_NEW_PROC: &str = "mount a new proc on";
+
 /// The name of the lower directory that [`Purpose::Rehearse`] replaces.
 pub(crate) const REHEARSAL_DIRECTORY: &CStr = c"replaced";
 
@@ -194,7 +197,7 @@ fn push_proc(
         ProcMount::Fresh => {
             let attributes = inert();
             let filesystem = Filesystem { kind: c"proc", options: Vec::new(), attributes };
-            operation(Action::Filesystem { filesystem, target }, "mount a new proc on", path)
+            operation(Action::Filesystem { filesystem, target }, MOUNT_NEW_PROC, path)
         }
         ProcMount::Host => {
             let source = c"/proc".to_owned();

@@ -140,7 +140,7 @@ fn try_isolation(
     rehearse(fresh, scratch, launcher, &ids)
         .map(|()| fresh)
         .or_else(|first| match first {
-            Failure::Operation { operation: "mount a new proc on", .. } => {
+            Failure::Operation { operation: prepare::MOUNT_NEW_PROC, .. } => {
                 rehearse(host, scratch, launcher, &ids).map(|()| host)
             }
             other => Err(other),

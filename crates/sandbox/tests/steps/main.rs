@@ -10,5 +10,6 @@ mod ending;
 mod identity;
 mod mounts;
 mod output;
+mod probing;
 mod support;
 mod walls;
