@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "this is a test")]
 
+mod typed;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -313,6 +315,35 @@ fn stages() {
             })
             .collect();
         (want != got).then(|| format!("want {want:?}\n    got {got:?}"))
+    });
+}
+
+#[test]
+fn typed_instructions() {
+    compare("typed instructions", |case, dockerfile, errors| {
+        if !errors.is_empty() {
+            return None;
+        }
+        let stages = list(&case.expect["instr"]["stages"]);
+        for (want, got) in stages.iter().zip(&dockerfile.stages) {
+            let commands = list(&want["commands"]);
+            for (want, got) in commands.iter().zip(&got.instructions) {
+                let want = typed::without_empty(typed::expected(want));
+                let got = typed::without_empty(typed::instruction(&got.value));
+                if want != got {
+                    return Some(format!("want {want}\n    got {got}"));
+                }
+            }
+        }
+        let args: Vec<Value> = list(&case.expect["instr"]["meta_args"])
+            .iter()
+            .flat_map(|arg| list(&arg["Args"]))
+            .map(|arg| json!([arg["Key"], arg["Value"], arg["DocComment"]]))
+            .collect();
+        let ours = dockerfile.args.iter().map(|arg| &arg.value);
+        let ours: Vec<Value> =
+            ours.map(|arg| json!([arg.name, arg.value, arg.doc.as_deref().unwrap_or_default()])).collect();
+        (args != ours).then(|| format!("want arguments {args:?}, got {ours:?}"))
     });
 }
 
