@@ -1,0 +1,67 @@
+//! Hot loops of trees: writing an archive, unpacking one, finding what changed.
+
+use std::path::Path;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rbuild_layers::tar::{Reader, write_changes};
+use rbuild_layers::{Changes, Content, Entry, Kind, Limits, Meta, Root, View, from_upper, unpack};
+
+/// Files of 8 KiB, a hundred to a directory.
+fn changes(files: u64) -> Changes {
+    let content = Content::Bytes(vec![b'x'; 8192].into());
+    let file = |number: u64| {
+        let meta = Meta { size: 8192, ..Meta::new(Kind::File, 0o644) };
+        let path = format!("usr/share/d{:04}/f{number:06}", number / 100);
+        (path.into(), Entry::Node { meta, content: content.clone() })
+    };
+    let changes: Changes = (0..files).map(file).collect();
+    changes.with_parents(&View::empty()).expect("an empty view is always readable")
+}
+
+fn archive(files: u64) -> Vec<u8> {
+    write_changes(&changes(files), Vec::new(), None).expect("memory takes everything")
+}
+
+fn tree(directory: &Path, archive: &[u8]) -> Root {
+    let root = Root::open(directory).expect("the directory was just made");
+    unpack(archive, &root, &View::empty(), &Limits::default()).expect("the archive is our own");
+    root
+}
+
+fn tar(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("tar");
+    for files in [1_000, 10_000] {
+        let (changes, archive) = (changes(files), archive(files));
+        group.throughput(Throughput::Bytes(archive.len() as u64));
+        group.bench_function(BenchmarkId::new("write", files), |bencher| {
+            bencher.iter(|| write_changes(&changes, std::io::sink(), None));
+        });
+        group.bench_function(BenchmarkId::new("read", files), |bencher| {
+            bencher.iter(|| {
+                let mut reader = Reader::new(&archive[..]);
+                while let Ok(Some(_)) = reader.next_member() {}
+            });
+        });
+    }
+}
+
+fn trees(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("trees");
+    group.sample_size(10);
+    for files in [1_000, 10_000] {
+        let archive = archive(files);
+        group.throughput(Throughput::Elements(files));
+        group.bench_function(BenchmarkId::new("unpack", files), |bencher| {
+            let directory = || tempfile::tempdir().expect("a temporary directory");
+            bencher.iter_batched_ref(directory, |it| tree(it.path(), &archive), BatchSize::PerIteration);
+        });
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let upper = tree(directory.path(), &archive);
+        group.bench_function(BenchmarkId::new("diff of new files", files), |bencher| {
+            bencher.iter(|| from_upper(&upper, &View::empty()));
+        });
+    }
+}
+
+criterion_group!(benches, tar, trees);
+criterion_main!(benches);
