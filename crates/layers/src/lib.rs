@@ -13,7 +13,7 @@ pub mod tar;
 pub mod unpack;
 mod upper;
 pub mod view;
-pub mod whiteout;
+mod whiteout;
 pub mod writer;
 pub mod xattr;
 

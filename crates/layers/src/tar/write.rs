@@ -1,6 +1,5 @@
 //! The writer.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -47,6 +46,15 @@ pub enum WriteError {
         /// The entry.
         path: PathBuf,
     },
+    /// A hard link names no file of its own layer. Other programs, which unpack a layer by itself, could not
+    /// make it.
+    #[error("the hard link `{}` has no file `{}` in its layer", path.display(), target.display())]
+    Target {
+        /// The entry.
+        path: PathBuf,
+        /// What it names.
+        target: PathBuf,
+    },
     /// The writer below failed.
     #[error("cannot write the layer")]
     Output(#[source] io::Error),
@@ -63,25 +71,23 @@ pub enum WriteError {
 pub fn write_changes<W: Write>(changes: &Changes, writer: W, clamp: Option<i64>) -> Result<W, WriteError> {
     let mut tar =
         Writer { output: BufWriter::with_capacity(128 << 10, writer), clamp, buffer: vec![0; 64 << 10] };
-    let mut written = HashSet::new();
     let mut later = Vec::new();
-    let has_links = changes.iter().any(|(_, entry)| matches!(entry, Entry::HardLink(_)));
     for (path, entry) in changes.iter().filter(|(path, _)| !path.as_os_str().is_empty()) {
-        match entry {
-            Entry::HardLink(target)
-                if changes.get(target).is_some() && !written.contains(target.as_path()) =>
-            {
-                later.push((path, target));
-                continue;
-            }
-            entry => tar.entry(path, entry)?,
-        }
-        if has_links {
-            written.insert(path);
+        let Entry::HardLink(target) = entry else {
+            tar.entry(path, entry)?;
+            continue;
+        };
+        let (file, meta) = file_behind(changes, target)
+            .ok_or_else(|| WriteError::Target { path: path.to_owned(), target: target.clone() })?;
+        // in order, what is less was written
+        if file < path {
+            tar.hard_link(path, file, meta)?;
+        } else {
+            later.push((path, file, meta));
         }
     }
-    for (path, target) in later {
-        tar.entry(path, &Entry::HardLink(target.clone()))?;
+    for (path, file, meta) in later {
+        tar.hard_link(path, file, meta)?;
     }
     tar.finish()
 }
@@ -108,21 +114,27 @@ impl<W: Write> Writer<W> {
                 let path = whiteout::file_for(path);
                 return self.node(&path, &empty, &Content::None);
             }
-            _ if path.iter().any(|name| name.as_bytes().starts_with(whiteout::PREFIX)) => {
-                return Err(WriteError::Reserved { path: path.to_owned() });
+            Entry::Node { meta, content } => {
+                refuse_reserved(path)?;
+                self.node(path, meta, content)?;
             }
-            Entry::Node { meta, content } => self.node(path, meta, content)?,
             Entry::Opaque(meta) => {
+                refuse_reserved(path)?;
                 self.node(path, meta, &Content::None)?;
                 self.node(&path.join(OsStr::from_bytes(whiteout::OPAQUE)), &empty, &Content::None)?;
             }
-            Entry::HardLink(target) => {
-                let target = target.as_os_str().as_bytes();
-                let header = Header { path: path.as_os_str().as_bytes(), flag: b'1', link: target, size: 0 };
-                self.header(&header, &empty).map_err(WriteError::Output)?;
-            }
+            Entry::HardLink(_) => {}
         }
         Ok(())
+    }
+
+    /// Writes a further name of a file, with the attributes of the file: containerd and docker set those of a
+    /// link's header on what it links to.
+    fn hard_link(&mut self, path: &Path, file: &Path, meta: &Meta) -> Result<(), WriteError> {
+        refuse_reserved(path)?;
+        let link = file.as_os_str().as_bytes();
+        let header = Header { path: path.as_os_str().as_bytes(), flag: b'1', link, size: 0 };
+        self.header(&header, meta).map_err(WriteError::Output)
     }
 
     fn node(&mut self, path: &Path, meta: &Meta, content: &Content) -> Result<(), WriteError> {
@@ -222,6 +234,26 @@ impl<W: Write> Writer<W> {
         self.output.write_all(&[0; 2 * BLOCK]).map_err(WriteError::Output)?;
         self.output.into_inner().map_err(|error| WriteError::Output(error.into_error()))
     }
+}
+
+/// Refuses names that a reader would take for a whiteout.
+fn refuse_reserved(path: &Path) -> Result<(), WriteError> {
+    if path.iter().any(|name| name.as_bytes().starts_with(whiteout::PREFIX)) {
+        return Err(WriteError::Reserved { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Follows hard links to the entry that is a file; none if there is no such in the same layer.
+fn file_behind<'a>(changes: &'a Changes, mut target: &'a Path) -> Option<(&'a Path, &'a Meta)> {
+    for _ in 0..changes.len() {
+        match changes.get(target)? {
+            Entry::HardLink(next) => target = next,
+            Entry::Node { meta, .. } if !meta.is_dir() => return Some((target, meta)),
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// Makes the records for what the header block cannot say, sorted by key.

@@ -89,6 +89,23 @@ fn layers_have_whiteout_names() {
 }
 
 #[test]
+fn hard_links_need_a_file_in_their_layer() {
+    let check = |changes: &[(&str, Entry)], expect: &str| {
+        let changes: Changes = changes.iter().map(|(path, entry)| ((*path).into(), entry.clone())).collect();
+        let shown = match write_changes(&changes, Vec::new(), None) {
+            Ok(bytes) => list(&bytes).into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" "),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(shown, expect);
+    };
+    let link = |target: &str| Entry::HardLink(target.into());
+    check(&[("a", link("b")), ("b", link("c")), ("c", file("x")), ("d", link("a"))], "c d a b");
+    check(&[("a", link("b"))], "the hard link `a` has no file `b` in its layer");
+    check(&[("a", link("b")), ("b", link("a"))], "the hard link `a` has no file `b` in its layer");
+    check(&[("a", link("b")), ("b", Entry::Whiteout)], "the hard link `a` has no file `b` in its layer");
+}
+
+#[test]
 fn contents_of_another_length_are_refused() {
     for size in [1, 3] {
         let mut changes = Changes::new();
@@ -109,7 +126,12 @@ fn the_tar_crate_reads_what_we_write() {
         let path = entry.path().unwrap().into_owned();
         seen += 1;
         match changes.get(&path).unwrap() {
-            Entry::HardLink(target) => assert_eq!(entry.link_name().unwrap().unwrap(), target.as_path()),
+            Entry::HardLink(target) => {
+                assert_eq!(entry.link_name().unwrap().unwrap(), target.as_path());
+                // containerd sets the attributes of a link's header on the file
+                let (header, meta) = (entry.header(), changes.get(target).unwrap().meta().unwrap());
+                assert_eq!((header.mode().unwrap(), header.mtime().unwrap()), (meta.mode, 1_600_000_000));
+            }
             Entry::Node { meta, content } => {
                 assert_eq!(entry.header().mode().unwrap(), meta.mode);
                 if let Kind::Symlink(target) = &meta.kind {
