@@ -128,12 +128,8 @@ impl Graph {
             Origin::Scratch => Some(Vec::new()),
             Origin::Image(request) => bases.get(request).map(|config| config.config.on_build.clone()),
             Origin::Stage(base) => {
+                // Those the Dockerfile has, also where a named context stands for the base: so does BuildKit.
                 let base = self.stages.get(*base)?;
-                if base.replaced
-                    && let Origin::Image(request) = &base.origin
-                {
-                    return bases.get(request).map(|config| config.config.on_build.clone());
-                }
                 let triggers =
                     base.instructions.iter().filter_map(|linked| match &linked.instruction.value {
                         Instruction::Onbuild(onbuild) => Some(onbuild.text.clone()),

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::prelude::*;
 use rbuild_dockerfile::Dockerfile;
 use rbuild_image::{ImageConfig, Platform};
 use serde_json::json;
@@ -25,7 +26,7 @@ fn with_args(args: &[(&str, &str)]) -> PlanOptions {
     PlanOptions { build_args, ..checking() }
 }
 
-/// A base whose triggers depend on its name: `trigger-…` has those after the dash, joined by `;`.
+/// A base whose triggers depend on its name.
 fn base(request: &ImageRequest) -> ImageConfig {
     let triggers: Vec<&str> = match request.name.as_str() {
         "copies" => vec!["COPY --from=tools /t /t"],
@@ -618,4 +619,72 @@ fn reads_the_source_date_epoch() {
     check(&[("SOURCE_DATE_EPOCH", "7")], "ARG SOURCE_DATE_EPOCH=8\nFROM scratch", Ok(Some(7)));
     check(&[("SOURCE_DATE_EPOCH", "")], "FROM scratch", Ok(None));
     check(&[("SOURCE_DATE_EPOCH", "context")], "FROM scratch", Err(()));
+}
+
+fn any_line() -> impl Strategy<Value = String> {
+    const KEYWORDS: [&str; 22] = [
+        "FROM",
+        "FROM --platform=$P",
+        "RUN",
+        "RUN --mount=from=a,target=",
+        "COPY",
+        "COPY --from=0",
+        "COPY --from=a --chmod=$A",
+        "ADD",
+        "ENV",
+        "LABEL",
+        "ARG",
+        "USER",
+        "WORKDIR",
+        "EXPOSE",
+        "VOLUME",
+        "STOPSIGNAL",
+        "SHELL",
+        "HEALTHCHECK",
+        "CMD",
+        "ENTRYPOINT",
+        "ONBUILD",
+        "ONBUILD COPY --from=b",
+    ];
+    const WORDS: [&str; 15] = [
+        "a",
+        "b",
+        "/",
+        "..",
+        "A=$A$A",
+        "${A:-$B}",
+        "AS",
+        "runs",
+        "copies",
+        "scratch",
+        "80-90",
+        "[\"x\"]",
+        "<<EOF",
+        "http://h/x",
+        "é",
+    ];
+    let words = proptest::collection::vec(proptest::sample::select(&WORDS), 0..4);
+    (proptest::sample::select(&KEYWORDS), words)
+        .prop_map(|(keyword, words)| format!("{keyword} {}\n", words.join(" ")))
+        .prop_filter("an instruction", |line| Dockerfile::parse(format!("FROM x\n{line}")).1.is_empty())
+}
+
+proptest! {
+    #[test]
+    fn planning_never_panics(lines in proptest::collection::vec(any_line(), 0..12)) {
+        let text = format!("ARG A=x B\nFROM runs AS a\n{}", lines.concat());
+        let (dockerfile, _) = Dockerfile::parse(&text);
+        for scope in [Scope::All, Scope::Target] {
+            let options = PlanOptions { scope, ..options() };
+            let Ok(mut graph) = graph(&dockerfile, &options) else { continue };
+            let mut bases = BTreeMap::new();
+            while let Ok(missing) = graph.missing(&bases) {
+                if missing.is_empty() {
+                    let _ = lower(&dockerfile, graph, &options, &bases);
+                    break;
+                }
+                bases.extend(missing.into_iter().map(|request| (request.clone(), base(&request))));
+            }
+        }
+    }
 }
