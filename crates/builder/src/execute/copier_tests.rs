@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rbuild_layers::{Changes, Entry, Kind, Root, Time, View};
 
@@ -13,11 +14,13 @@ use super::tree::Tree;
 use crate::context::ContextDir;
 use crate::plan::{CopyKind, CopySource, CopyStep, Source};
 
-/// A tree from lines: `d/` is a directory, `f` a file, `l -> t` a symbolic link, `h = f` a hard link; `:700` a mode.
+/// A tree from lines: `d/` is a directory, `f` a file, `l -> t` a symbolic link, `h = f` a hard link; `:700` a mode,
+/// `@9` a time.
 fn plant(root: &Path, lines: &[&str]) {
     for line in lines {
         let (path, mode) = line.split_once(':').map_or((*line, None), |(path, mode)| (path, Some(mode)));
-        let name = path.split([' ', ':']).next().unwrap_or_default();
+        let (path, time) = path.split_once('@').map_or((path, None), |(path, time)| (path, Some(time)));
+        let name = path.split(' ').next().unwrap_or_default();
         let at = root.join(name);
         if let Some(parent) = at.parent() {
             fs::create_dir_all(parent).unwrap();
@@ -29,7 +32,11 @@ fn plant(root: &Path, lines: &[&str]) {
         } else if name.ends_with('/') {
             fs::create_dir_all(&at).unwrap();
         } else {
-            fs::write(&at, name).unwrap();
+            fs::write(&at, at.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        if let Some(time) = time {
+            let time = UNIX_EPOCH + Duration::from_secs(time.parse().unwrap());
+            fs::File::open(&at).unwrap().set_modified(time).unwrap();
         }
         if let Some(mode) = mode {
             let mode = u32::from_str_radix(mode, 8).unwrap();
@@ -92,7 +99,7 @@ fn run(case: &Case<'_>) -> Result<String, String> {
     let tree = Tree::Context(Arc::new(ContextDir::open(context.path(), None).unwrap()));
     let mut draft = Draft::new(View::directory(Root::open(rootfs.path()).unwrap()));
     match copy::run(&case.step, &tree, &mut draft, Time::seconds(0)) {
-        Ok(()) => Ok(show(&draft.take_changes().unwrap())),
+        Ok(changes) => Ok(show(&changes)),
         Err(error) => Err(std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)),
     }
 }
@@ -115,6 +122,9 @@ fn copies_as_buildkit_does() {
     check(&["f"], &["d/:700"], &["f"], "/d/", Ok("d/700 d/f"));
     check(&["f:4755"], &[], &["f"], "/f", Ok("f:4755"));
     check(&["f"], &["g/"], &["f"], "/g/f", Ok("g/ g/f"));
+    check(&["f@9"], &["f@9"], &["f"], "/f", Ok(""));
+    check(&["f@9"], &["f@8"], &["f"], "/f", Ok("f"));
+    check(&["d/f@9", "d/g"], &["e/f@9"], &["d"], "/e", Ok("e/ e/g"));
     check(&["f", "g"], &[], &["f", "g"], "/x", Ok("x"));
     check(&["f"], &[], &["../../f"], "/f", Ok("f"));
     check(&["f"], &[], &["missing"], "/f", Err("`missing` not found"));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rbuild_layers::{Content, Kind, Meta, Time, View};
+use rbuild_layers::{Changes, Content, Kind, Meta, Time, View};
 
 use super::add;
 use super::copier::{Attributes, Copier, CopyError};
@@ -18,15 +18,19 @@ use crate::plan::{CopyKind, CopySource, CopyStep};
 /// Bytes of an account file that are looked at.
 const MAX_ACCOUNTS: u64 = 16 << 20;
 
-/// Brings the sources of a step into `draft`, whose step it becomes.
-pub(crate) fn run(step: &CopyStep, tree: &Tree, draft: &mut Draft, now: Time) -> Result<(), StepError> {
+/// Brings the sources of a step into `draft` and returns the layer that makes.
+pub(crate) fn run(step: &CopyStep, tree: &Tree, draft: &mut Draft, now: Time) -> Result<Changes, StepError> {
     if !is_independent(step) {
-        return sources(step, tree, draft, now);
+        sources(step, tree, draft, now)?;
+        return Ok(draft.take_changes()?);
     }
     // Nothing is below an independent layer: not even the names that --chown could look up.
     let mut alone = Draft::new(View::empty());
     sources(step, tree, &mut alone, now)?;
-    Ok(draft.overlay(&alone.take_changes()?)?)
+    let changes = alone.take_changes()?;
+    draft.overlay(&changes)?;
+    draft.keep_changes();
+    Ok(changes)
 }
 
 /// Tells whether the layer of a step does not depend on what is below it. With `--chmod`, BuildKit ignores `--link`.

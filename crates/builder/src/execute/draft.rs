@@ -1,7 +1,7 @@
 //! A rootfs that is being changed without being written: what COPY, ADD and WORKDIR work on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use rbuild_layers::{Changes, Content, Entry, Follow, Kind, Meta, RootError, Time, View};
@@ -133,15 +133,53 @@ impl Draft {
     }
 
     /// Makes a path this node. A directory onto a directory keeps the children; everything else replaces what is
-    /// there, subtrees included.
+    /// there, subtrees included. What is the same already is no change.
     pub(crate) fn put(&mut self, path: &Path, meta: Meta, content: Content) -> Result<(), RootError> {
-        let merges = meta.is_dir() && self.metadata(path)?.is_some_and(|present| present.is_dir());
+        let present = self.metadata(path)?;
+        if let Some(present) = &present
+            && self.is_same(path, present, &meta, &content)?
+        {
+            return Ok(());
+        }
+        let merges = meta.is_dir() && present.is_some_and(|present| present.is_dir());
         if !merges {
             self.clear(path);
         }
         self.nodes.insert(path.to_owned(), Node { meta: meta.clone(), content: content.clone() });
         self.step.insert(path, Entry::Node { meta, content });
         Ok(())
+    }
+
+    /// Compares as BuildKit's overlay differ does: a directory's time does not count, and the bytes of files count
+    /// only where times are too coarse to tell.
+    fn is_same(
+        &self,
+        path: &Path,
+        present: &Meta,
+        meta: &Meta,
+        content: &Content,
+    ) -> Result<bool, RootError> {
+        if meta.is_dir() {
+            return Ok(Meta { mtime: meta.mtime, ..present.clone() } == *meta);
+        }
+        if present != meta || !meta.is_file() || meta.mtime.nanos != 0 || meta.size == 0 {
+            return Ok(present == meta);
+        }
+        let below = match self.nodes.get(path) {
+            Some(node) => node.content.clone(),
+            None => self.lower.content(path)?,
+        };
+        equal_bytes(&below, content).map_err(|source| RootError::Io {
+            operation: "compare",
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Ends a step without a layer of its own: its changes only stand for later steps.
+    pub(crate) fn keep_changes(&mut self) {
+        self.links.clear();
+        self.step = Changes::new();
     }
 
     /// Makes a path another name of a file that this step has put.
@@ -201,6 +239,23 @@ impl Draft {
             self.promote_link(&path);
         }
         self.hidden.insert(path.to_owned());
+    }
+}
+
+fn equal_bytes(one: &Content, other: &Content) -> io::Result<bool> {
+    let open = |content: &Content| content.open().map(io::BufReader::new).map_err(io::Error::other);
+    let (mut one, mut other) = (open(one)?, open(other)?);
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if left.get(..length) != right.get(..length) {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        one.consume(length);
+        other.consume(length);
     }
 }
 

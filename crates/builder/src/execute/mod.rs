@@ -171,9 +171,7 @@ impl Executor {
             StepKind::Copy(step) => {
                 let tree = self.tree(&step.from, task.done)?;
                 let draft = self.draft(stage)?;
-                copy::run(step, &tree, draft, self.clock().time())?;
-                let changes = draft.take_changes()?;
-                self.write(&changes)?
+                self.write(&copy::run(step, &tree, draft, self.clock().time())?)?
             }
             StepKind::Workdir(step) => {
                 let draft = self.draft(stage)?;

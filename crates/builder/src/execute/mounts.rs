@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rbuild_image::Digest;
-use rbuild_layers::{Changes, Follow, MountPoint, Root, Scratch, Store, Time, View, apply};
+use rbuild_layers::{
+    Changes, Content, Follow, Kind, Meta, MountPoint, Root, Scratch, Store, Time, View, apply,
+};
 use rbuild_sandbox::{Access, Mount, MountKind};
 
 use super::copier::{Attributes, Copier, CopyError};
@@ -14,6 +15,8 @@ use super::draft::Draft;
 use super::error::StepError;
 use super::selection::Selection;
 use super::tree::Tree;
+use crate::cache::content;
+use crate::cache::key::KeyHasher;
 use crate::plan::{self, BindMount, CacheMount, Sharing, Source, StepMount};
 
 /// The name under which a copied source stands in its scratch directory.
@@ -152,13 +155,62 @@ fn copied(store: &Store, content: &Changes) -> Result<Scratch, super::error::Cau
     Ok(scratch)
 }
 
+/// Lets the targets of inner mounts exist: a mount that lies in another one has its target made in the outer's source,
+/// where that is a directory of the builder's.
+pub(crate) fn make_inner_targets(mounts: &[(PathBuf, MountPoint, MountKind)]) -> Result<(), StepError> {
+    for (at, (target, point, _)) in mounts.iter().enumerate() {
+        let outer =
+            mounts.iter().take(at).rev().find(|(outer, ..)| target.starts_with(outer) && target != outer);
+        let Some((outer, _, MountKind::Bind { source, .. })) = outer else { continue };
+        let failed = |error| mount_error(&target.to_string_lossy(), error);
+        let root = Root::open(source).map_err(failed)?;
+        let inside = target.strip_prefix(outer).unwrap_or(target);
+        let mut draft = Draft::new(View::directory(root.clone()));
+        let path = draft.resolve(inside, Follow::All)?;
+        let directory = match point {
+            MountPoint::Directory => Some(path.as_path()),
+            MountPoint::File => path.parent(),
+        };
+        draft.make_dirs(directory.unwrap_or(&path), (0, 0), Time::default())?;
+        if *point == MountPoint::File && draft.metadata(&path)?.is_none() {
+            draft.put(&path, Meta::new(Kind::File, 0o644), Content::None)?;
+        }
+        for (path, entry) in draft.take_changes()?.iter() {
+            match entry.meta() {
+                Some(meta) if root.metadata(path).map_err(failed)?.is_none() => {
+                    if meta.is_dir() { root.create_dir(path) } else { root.create_file(path).map(drop) }
+                        .and_then(|()| root.set_meta(path, meta))
+                        .map_err(failed)?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name of a cache directory: its id, what a new one would look like, and what it would hold.
+fn cache_name(mount: &CacheMount, content: Option<&Changes>) -> Result<String, super::error::Cause> {
+    let mut hasher = KeyHasher::new("rbuild cache mount");
+    hasher
+        .text(&mount.id)
+        .number(u64::from(mount.mode))
+        .number(u64::from(mount.uid))
+        .number(u64::from(mount.gid));
+    let content = content.map(content::digest).transpose()?;
+    hasher.option(content, |hasher, digest| {
+        hasher.digest(&digest);
+    });
+    Ok(hasher.finish().hex())
+}
+
 /// Finds or makes the directory of a cache mount, and takes the lock its sharing asks for.
 fn cache_directory(
     store: &Store,
     mount: &CacheMount,
     content: Option<&Changes>,
 ) -> Result<(PathBuf, Option<File>), super::error::Cause> {
-    let name = Digest::of(mount.id.as_bytes()).hex();
+    let name = cache_name(mount, content)?;
     let base = store.mounts_path();
     let lock_file =
         |name: &str| File::options().create(true).append(true).open(base.join(format!("{name}.lock")));

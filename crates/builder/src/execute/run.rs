@@ -39,13 +39,7 @@ pub(crate) fn run(
     let identity = accounts.identity(&step.user)?;
     make_working_directory(executor, step, &active, &identity)?;
 
-    let mut mounts = Vec::new();
-    let defaults = mounts::defaults(executor.hosts(), executor.resolv_conf());
-    for (target, point, kind) in defaults.into_iter().chain(prepared.mounts.iter().cloned()) {
-        let resolved = active.mount_point(&target, point);
-        let resolved = resolved.map_err(|error| StepError::snapshot("make a place to mount on", error))?;
-        mounts.push(Mount::new(resolved, kind));
-    }
+    let mounts = place_mounts(executor, &mut active, &prepared)?;
     let process = process(step, &accounts, identity);
     let rootfs = Rootfs::Overlay {
         lower: active.lower.clone(),
@@ -62,6 +56,26 @@ pub(crate) fn run(
     chain.push(layer.clone());
     executor.commit(active, &chain)?;
     Ok(layer)
+}
+
+/// The mounts of a step in the order of their targets, as BuildKit has them; the defaults come first.
+fn place_mounts(
+    executor: &Executor,
+    active: &mut Active,
+    prepared: &Prepared,
+) -> Result<Vec<Mount>, StepError> {
+    let mut wanted = prepared.mounts.clone();
+    wanted.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    let mut placed = Vec::new();
+    for (target, point, kind) in
+        mounts::defaults(executor.hosts(), executor.resolv_conf()).into_iter().chain(wanted)
+    {
+        let resolved = active.mount_point(&target, point);
+        let resolved = resolved.map_err(|error| StepError::snapshot("make a place to mount on", error))?;
+        placed.push((resolved, point, kind));
+    }
+    mounts::make_inner_targets(&placed)?;
+    Ok(placed.into_iter().map(|(target, _, kind)| Mount::new(target, kind)).collect())
 }
 
 /// What no isolation gives yet.
