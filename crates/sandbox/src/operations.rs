@@ -45,6 +45,7 @@ impl Tree {
             Action::Dev { target } => self.dev(target),
             Action::Device { name, host } => self.device(name, host),
             Action::DevFilesystem { name, filesystem } => self.dev_filesystem(name, filesystem),
+            Action::DevDirectory { name } => self.dev_directory(name),
             Action::DevLink { name, to } => rustix::fs::symlinkat(*to, self.dev_fd()?, *name),
             Action::EnterRoot => self.enter_root(),
         }
@@ -148,6 +149,13 @@ impl Tree {
         let dev = self.dev_fd()?;
         rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
         attach_at(new_filesystem(filesystem)?.as_fd(), dev, name)
+    }
+
+    fn dev_directory(&self, name: &CStr) -> Result<()> {
+        match rustix::fs::mkdirat(self.dev_fd()?, name, Mode::from_raw_mode(0o755)) {
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            made => made,
+        }
     }
 
     /// Leaves the host's tree. Where seccomp refuses pivot_root (Docker's profile lists it for nobody), the root is

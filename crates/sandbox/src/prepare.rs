@@ -113,6 +113,9 @@ pub(crate) fn program(
     }
     for mount in &spec.mounts {
         push_mount(&mut operations, mount, mode, ids)?;
+        if mount.kind == MountKind::Dev {
+            push_dev_directories(&mut operations, &mount.target, &spec.mounts)?;
+        }
     }
     operations.push(named(Action::EnterRoot, "enter the root filesystem", ""));
     let supervision = match mode.proc {
@@ -247,6 +250,21 @@ fn push_dev(
     }
     for (name, to) in DEV_LINKS {
         operations.push(operation(Action::DevLink { name, to }, "make the symlink", &inner(name)));
+    }
+    Ok(())
+}
+
+/// Makes the targets of mounts right below `/dev`: nobody could make them before it is mounted.
+fn push_dev_directories(
+    operations: &mut Vec<Operation>,
+    dev: &Path,
+    mounts: &[Mount],
+) -> Result<(), RunError> {
+    for mount in mounts.iter().filter(|mount| mount.target.parent() == Some(dev)) {
+        if let Some(name) = mount.target.file_name() {
+            let name = c_string(name)?;
+            operations.push(operation(Action::DevDirectory { name }, "make the directory", &mount.target));
+        }
     }
     Ok(())
 }

@@ -72,6 +72,8 @@ pub(crate) enum Action {
     Device { name: &'static CStr, host: &'static CStr },
     /// Make a directory in `/dev` and mount a new filesystem on it.
     DevFilesystem { name: &'static CStr, filesystem: Filesystem },
+    /// Make a directory in `/dev`, if there is nothing of that name.
+    DevDirectory { name: CString },
     /// Make a symlink in `/dev`.
     DevLink { name: &'static CStr, to: &'static CStr },
     /// Make the root this process's root directory, and let go of the old one.
