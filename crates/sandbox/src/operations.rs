@@ -207,8 +207,15 @@ fn bind(source: &CStr, recursive: bool, access: Access) -> Result<OwnedFd> {
     Ok(mount)
 }
 
+/// Starts a filesystem whose source, in `/proc/mounts`, is its own name.
+fn open_filesystem(kind: &CStr) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, c"source", kind)?;
+    Ok(context)
+}
+
 fn new_filesystem(filesystem: &Filesystem) -> Result<OwnedFd> {
-    let context = rustix::mount::fsopen(filesystem.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = open_filesystem(filesystem.kind)?;
     for (key, value) in &filesystem.options {
         rustix::mount::fsconfig_set_string(&context, *key, value.as_c_str())?;
     }
@@ -216,7 +223,7 @@ fn new_filesystem(filesystem: &Filesystem) -> Result<OwnedFd> {
 }
 
 fn make(kind: &CStr, options: &[(&CStr, &CStr)], attributes: MountAttrFlags) -> Result<OwnedFd> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = open_filesystem(kind)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&context, *key, *value)?;
     }
@@ -253,7 +260,7 @@ fn overlay(plan: &OverlayPlan) -> Result<OwnedFd> {
 }
 
 fn overlay_context(plan: &OverlayPlan) -> Result<OwnedFd> {
-    let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = open_filesystem(c"overlay")?;
     for lower in &plan.lower {
         rustix::mount::fsconfig_set_string(&context, c"lowerdir+", lower.as_c_str())?;
     }

@@ -52,6 +52,17 @@ fn pseudo_terminals() {
 }
 
 #[test]
+fn sources_of_mounts() {
+    each(|lab| {
+        let script = "awk '$2 ~ /^.(dev|dev.pts|dev.shm)?$/ {print $1, $2, $3}' /proc/mounts";
+        lab.check(
+            script,
+            "overlay / overlay\ntmpfs /dev tmpfs\ndevpts /dev/pts devpts\ntmpfs /dev/shm tmpfs\n",
+        );
+    });
+}
+
+#[test]
 fn binds() {
     each(|lab| {
         let source = lab.fresh("source");
