@@ -143,7 +143,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) isolation: Option<String>,
 
-    /// How many steps may run at the same time
+    /// How many steps may run at the same time at most
     #[arg(long, value_name = "COUNT")]
     pub(crate) jobs: Option<usize>,
 

@@ -66,7 +66,6 @@ impl Failure {
         }
         if let Some(BuildError::Refused { name, text, diagnostics }) = error.downcast_ref() {
             failure.excerpt = Some(diagnostic::render(name, text, diagnostics, colour));
-            failure.message = format!("{name} cannot be built");
         }
         if let Some((code, hint)) = error.chain().find_map(judge) {
             failure.code = code;

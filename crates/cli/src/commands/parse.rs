@@ -190,7 +190,7 @@ fn outer_node(node: &Node) -> Value {
 
 fn inner_node(node: &Node) -> Map<String, Value> {
     let heredoc = |heredoc: &Heredoc| {
-        let Heredoc { name, content, expand, chomp, fd, .. } = heredoc;
+        let Heredoc { name, content, expand, chomp, fd } = heredoc;
         json!({"name": name, "content": content, "expand": expand, "chomp": chomp, "fd": fd})
     };
     let mut fields = Map::new();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use rbuild_dockerfile::{Diagnostic, Severity};
+use rbuild_dockerfile::{Diagnostic, Dockerfile, Severity};
 
 /// Whether escape sequences may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,12 @@ pub(crate) fn render(name: &str, text: &str, diagnostics: &[Diagnostic], colour:
     drawn.join("\n\n")
 }
 
-/// Draws the instruction that starts on `line`, counted from 1, with `message` at it.
+/// Draws the instruction that starts on `line`, counted from 1, with `message` at it; `None` when there is no such line.
 pub(crate) fn excerpt(name: &str, text: &str, line: usize, message: &str, colour: Colour) -> Option<String> {
     let line = u32::try_from(line).ok()?;
-    let span = span_of_lines(text, (line, line))?;
+    let (dockerfile, _) = Dockerfile::parse(text);
+    let end = dockerfile.nodes.iter().find(|node| node.start == line).map_or(line, |node| node.end);
+    let span = span_of_lines(text, (line, end))?;
     let snippet =
         Snippet::source(text).path(name).annotation(AnnotationKind::Primary.span(span).label(message));
     Some(renderer(colour).render(&[Group::with_level(Level::ERROR).element(snippet)]))
@@ -167,7 +169,13 @@ warning[Rule]: not so
     #[test]
     fn failing_steps_are_shown_in_place() {
         let got = excerpt("Dockerfile", TEXT, 2, "exit code: 1", Colour::Never).unwrap();
-        assert!(got.contains("2 | RUN apt-get update && \\") && got.contains("^ exit code: 1"), "{got}");
+        let expect = "
+ --> Dockerfile:2:1
+  |
+2 | / RUN apt-get update && \\
+3 | |     apt-get install gcc
+  | |_______________________^ exit code: 1";
+        assert_eq!(got.trim_end(), expect.trim_start_matches('\n'), "\n{got}");
         assert_eq!(excerpt("Dockerfile", TEXT, 9, "x", Colour::Never), None);
     }
 }

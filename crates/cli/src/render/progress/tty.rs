@@ -14,6 +14,9 @@ use crate::render::{bytes, one_line, printable};
 /// How many lines of a running step's output are shown.
 const TAIL: usize = 5;
 
+/// How many characters of an instruction are shown.
+const LONGEST_TITLE: usize = 120;
+
 const TICK: Duration = Duration::from_millis(120);
 
 /// Draws one block per running step and one line per running transfer; what is done becomes a line that stays.
@@ -93,7 +96,7 @@ impl Tty {
     fn step(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::StepStarted { id, stage, number, total, display } => {
-                self.start(*id, format!("[{stage} {number}/{total}] {}", one_line(display)));
+                self.start(*id, format!("[{stage} {number}/{total}] {}", shorten(&one_line(display))));
                 Ok(())
             }
             Event::StepOutput { id, stream, bytes } => {
@@ -167,6 +170,14 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// Cuts an instruction to what fits on a line or two.
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_TITLE) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or(text)),
+        None => text.to_owned(),
+    }
+}
+
 /// Cuts a digest to twelve digits, enough to tell layers apart.
 fn short(digest: &str) -> &str {
     digest.get(.."sha256:".len() + 12).unwrap_or(digest)
@@ -211,6 +222,12 @@ mod tests {
         fn flush(&self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn long_instructions_are_cut() {
+        assert_eq!(shorten("RUN é"), "RUN é");
+        assert_eq!(shorten(&"é".repeat(121)), format!("{}…", "é".repeat(120)));
     }
 
     #[test]
