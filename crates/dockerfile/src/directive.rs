@@ -1,5 +1,7 @@
 //! Parser directives: `# syntax=`, `# escape=`, `# check=`.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::Diagnostic;
 use crate::span::{Span, Spanned};
 
@@ -70,8 +72,10 @@ impl Check {
     }
 }
 
+/// Reads a list of rules; names that are no rule's are dropped, as they select nothing.
 fn names(list: &str) -> Vec<String> {
-    list.split(',').map(|name| name.trim().to_owned()).collect()
+    let named: BTreeSet<&str> = list.split(',').map(str::trim).collect();
+    crate::lint::all().filter(|rule| named.contains(rule.name)).map(|rule| rule.name.to_owned()).collect()
 }
 
 /// Whether a line was a directive.
@@ -218,8 +222,9 @@ mod tests {
 
     #[test]
     fn check_options() {
-        let check = Check::parse("skip=A, B;error=true;experimental=all").unwrap();
-        assert_eq!(check.skip, ["A", "B"]);
+        let check =
+            Check::parse("skip=UndefinedVar, FromAsCasing,Unknown;error=true;experimental=all").unwrap();
+        assert_eq!(check.skip, ["FromAsCasing", "UndefinedVar"]);
         assert!(check.error && check.experimental_all && !check.skip_all);
         assert!(Check::parse("skip=all").unwrap().skip_all);
         assert_eq!(Check::parse("").unwrap(), Check::default());

@@ -1,5 +1,6 @@
 //! From nodes to typed instructions: flags, argument counts, values.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
@@ -124,7 +125,7 @@ fn read_from(node: &Node) -> Result<Stage, Diagnostic> {
     Ok(Stage {
         base: Spanned::new(base.clone(), from_word(node, Place::First, base)),
         name_written: written.map(|name| Spanned::new(name.clone(), from_word(node, Place::Last, name))),
-        doc: name.as_deref().and_then(|name| doc(&node.comments, name)),
+        doc: name.as_deref().and_then(|name| Descriptions::of(node).get(name)),
         name,
         platform: flags.spanned("platform"),
         from: node.span,
@@ -155,10 +156,20 @@ fn is_stage_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// Finds the description of a name: a comment line that begins with the name and a space.
-fn doc(comments: &[String], name: &str) -> Option<String> {
-    let text = |line: &String| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
-    comments.iter().find_map(text)
+/// The comment lines above an instruction, by their first words.
+struct Descriptions<'a>(HashMap<&'a str, &'a str>);
+
+impl<'a> Descriptions<'a> {
+    fn of(node: &'a Node) -> Self {
+        // Of two lines for one name the first counts.
+        let lines = node.comments.iter().rev().filter_map(|line| line.split_once(' '));
+        Self(lines.collect())
+    }
+
+    /// Finds the description of a name: the rest of the line that begins with it.
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|text| (*text).to_owned())
+    }
 }
 
 fn keyword(node: &Node) -> String {
@@ -289,14 +300,15 @@ fn paths(node: &Node) -> Result<Paths, Diagnostic> {
     if heredoc::is_heredoc(destination) {
         return Err(Diagnostic::error(format!("{keyword} cannot accept a heredoc as a destination")));
     }
+    // Of two heredocs with one name the later body counts, for both.
+    let bodies: HashMap<&str, &Heredoc> = node.heredocs.iter().map(|doc| (doc.name.as_str(), doc)).collect();
     let mut paths = Paths { sources: Vec::new(), files: Vec::new(), destination: destination.clone() };
     for source in sources {
         let Ok(Some(word)) = heredoc::in_word(source) else {
             paths.sources.push(source.clone());
             continue;
         };
-        // Of two heredocs with one name the later body counts, for both.
-        let body = node.heredocs.iter().rfind(|doc| doc.name == word.name);
+        let body = bodies.get(word.name.as_str());
         let content =
             body.map(|doc| if word.chomp { without_tabs(&doc.content) } else { doc.content.clone() });
         paths.files.push(InlineFile {
@@ -375,6 +387,7 @@ fn volume(node: &Node) -> Result<Vec<String>, Diagnostic> {
 /// ARG; its flags are not looked at, as in BuildKit.
 fn args(node: &Node) -> Result<Vec<Arg>, Diagnostic> {
     at_least_one(node)?;
+    let descriptions = Descriptions::of(node);
     node.args
         .iter()
         .map(|word| {
@@ -383,7 +396,7 @@ fn args(node: &Node) -> Result<Vec<Arg>, Diagnostic> {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (word.as_str(), None),
             };
-            Ok(Arg { name: name.to_owned(), value, doc: doc(&node.comments, name) })
+            Ok(Arg { name: name.to_owned(), value, doc: descriptions.get(name) })
         })
         .collect()
 }

@@ -102,6 +102,10 @@ fn deep_and_long_inputs() {
         exercise(format!("FROM a\n{}b", format!("RUN {}\\\n", &long(piece)[..600]).repeat(50)).as_bytes());
     }
     exercise("FROM a\n".repeat(20_000).as_bytes());
+    let many = |line: &dyn Fn(usize) -> String| (0..5000).map(line).collect::<String>();
+    exercise(many(&|n| format!("FROM s{n} AS s{}\nENV A{n}=$A$A B=$B$B SECRET=x\n", n + 1)).as_bytes());
+    exercise(format!("FROM a\nCOPY {} /x\n{}", "<<a ".repeat(5000), "a\n".repeat(5000)).as_bytes());
+    exercise(format!("{}ARG {}\nFROM a", "# a b\n".repeat(20_000), "KEY ".repeat(10_000)).as_bytes());
     exercise(format!("FROM a\nRUN <<E\n{}E\n", "x\n".repeat(100_000)).as_bytes());
 }
 

@@ -31,7 +31,7 @@ use crate::parse::{Dockerfile, Stage};
 use crate::span::Span;
 
 pub use rules::*;
-use scope::Scope;
+use scope::{Ended, Scope};
 
 /// Runs every rule that the text alone decides, the `check` directives applied.
 ///
@@ -47,13 +47,13 @@ pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
     linter.global_args();
     let escape = dockerfile.directives.escape;
     let global = Scope::global(dockerfile);
-    let mut ended: BTreeMap<String, Scope> = BTreeMap::new();
+    let mut ended = Ended::default();
     for stage in &dockerfile.stages {
         linter.from(stage);
-        let start = Scope::of_stage(stage, &ended, &global, escape);
+        let start = ended.start_of(stage, &global, escape);
         let end = linter.stage(stage, start, &global);
         if let Some(name) = &stage.name {
-            ended.insert(name.clone(), end);
+            ended.add(name, end);
         }
     }
     let mut found = filter(dockerfile, linter.found);
@@ -76,19 +76,32 @@ pub fn filter_with(
     check: Option<&Check>,
 ) -> Vec<Diagnostic> {
     let default = Check::default();
+    let check = check.unwrap_or(&default);
+    let mut merged: BTreeMap<u32, Check> = BTreeMap::new();
     found.retain(|diagnostic| {
         let Some(rule) = diagnostic.rule.and_then(find) else { return true };
-        let node = diagnostic.span.and_then(|span| dockerfile.node_at(span));
-        let mut check = check.unwrap_or(&default).clone();
-        for inline in node.iter().flat_map(|node| &node.comments).filter_map(|line| inline_check(line)) {
-            check.skip.extend(inline.skip);
-            check.skip_all |= inline.skip_all;
-            check.experimental.extend(inline.experimental);
-            check.experimental_all |= inline.experimental_all;
+        match diagnostic.span.and_then(|span| dockerfile.node_at(span)) {
+            Some(node) if !node.comments.is_empty() => {
+                merged.entry(node.start).or_insert_with(|| with_comments(check, node)).allows(rule)
+            }
+            _ => check.allows(rule),
         }
-        check.allows(rule)
     });
     found
+}
+
+/// Adds what the comments right above an instruction say.
+fn with_comments(check: &Check, node: &Node) -> Check {
+    let mut check = check.clone();
+    for inline in node.comments.iter().filter_map(|line| inline_check(line)) {
+        check.skip.extend(inline.skip);
+        check.skip_all |= inline.skip_all;
+        check.experimental.extend(inline.experimental);
+        check.experimental_all |= inline.experimental_all;
+    }
+    check.skip.sort();
+    check.skip.dedup();
+    check
 }
 
 /// Returns the error that `# check=error=true` makes of findings.
@@ -184,10 +197,11 @@ impl Linter<'_> {
         for arg in &self.dockerfile.args {
             self.secret("ARG", &arg.value.name, arg.span);
         }
-        let spans: BTreeSet<Span> = self.dockerfile.args.iter().map(|arg| arg.span).collect();
-        for span in spans {
-            let args = self.dockerfile.args.iter().filter(|arg| arg.span == span);
-            self.description("ARG", &args.map(|arg| arg.value.name.as_str()).collect::<Vec<_>>(), span);
+        for args in self.dockerfile.args.chunk_by(|one, next| one.span == next.span) {
+            let names: Vec<&str> = args.iter().map(|arg| arg.value.name.as_str()).collect();
+            if let Some(first) = args.first() {
+                self.description("ARG", &names, first.span);
+            }
         }
     }
 

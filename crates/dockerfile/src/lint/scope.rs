@@ -6,6 +6,13 @@ use crate::expand::Expander;
 use crate::instruction::{Arg, Instruction, Pair};
 use crate::parse::{Dockerfile, Stage};
 
+/// Most bytes that the variables of one stage may take; what does not fit counts as unset.
+const MAX_SCOPE: usize = 1 << 20;
+/// Most bytes that all scopes taken over from other stages may take together.
+const MAX_COPIED: usize = 16 << 20;
+/// What an entry takes beside its text.
+const ENTRY_SIZE: usize = 64;
+
 /// What is known while the instructions of a stage are walked.
 ///
 /// What the base image sets and what the build is given stays unknown, and counts as unset.
@@ -17,6 +24,8 @@ pub(super) struct Scope {
     pub(super) shell: bool,
     /// Whether WORKDIR was used.
     pub(super) workdir: bool,
+    /// Bytes of all names and values.
+    size: usize,
 }
 
 impl Scope {
@@ -27,17 +36,6 @@ impl Scope {
             scope.declare(&arg.value, dockerfile.directives.escape, None);
         }
         scope
-    }
-
-    /// Makes the scope that a stage begins with: what the stage it builds on ends with.
-    pub(super) fn of_stage(
-        stage: &Stage,
-        ended: &BTreeMap<String, Self>,
-        global: &Self,
-        escape: char,
-    ) -> Self {
-        let base = global.expand(&stage.base.value, escape);
-        base.and_then(|base| ended.get(&base)).cloned().unwrap_or_default()
     }
 
     /// Expands a word; `None` if it cannot be.
@@ -61,7 +59,9 @@ impl Scope {
                         Some((self.expand(key, escape)?, self.expand(value, escape)?))
                     })
                     .collect();
-                self.env.extend(expanded);
+                for (key, value) in expanded {
+                    Self::set(&mut self.env, &mut self.size, key, value);
+                }
             }
             Instruction::Shell(_) => self.shell = true,
             _ => {}
@@ -74,12 +74,42 @@ impl Scope {
             None => global.and_then(|global| global.args.get(&arg.name).cloned()),
         };
         if let Some(value) = value {
-            self.args.insert(arg.name.clone(), value);
+            Self::set(&mut self.args, &mut self.size, arg.name.clone(), value);
+        }
+    }
+
+    fn set(variables: &mut BTreeMap<String, String>, size: &mut usize, key: String, value: String) {
+        let more = ENTRY_SIZE + key.len() + value.len();
+        if *size + more <= MAX_SCOPE {
+            *size += more;
+            variables.insert(key, value);
         }
     }
 
     /// ENV wins over ARG, whichever comes first.
     fn value(&self, name: &str) -> Option<String> {
         self.env.get(name).or_else(|| self.args.get(name)).cloned()
+    }
+}
+
+/// The scopes at the ends of the stages, by name.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    scopes: BTreeMap<String, Scope>,
+    copied: usize,
+}
+
+impl Ended {
+    /// Makes the scope that a stage begins with: what the stage it builds on ends with.
+    pub(super) fn start_of(&mut self, stage: &Stage, global: &Scope, escape: char) -> Scope {
+        let base = global.expand(&stage.base.value, escape);
+        let Some(scope) = base.and_then(|base| self.scopes.get(&base)) else { return Scope::default() };
+        self.copied = self.copied.saturating_add(scope.size);
+        if self.copied > MAX_COPIED { Scope::default() } else { scope.clone() }
+    }
+
+    /// Remembers how a stage ends.
+    pub(super) fn add(&mut self, name: &str, scope: Scope) {
+        self.scopes.insert(name.to_owned(), scope);
     }
 }
