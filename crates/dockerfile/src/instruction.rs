@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::heredoc;
 use crate::node::Heredoc;
 use crate::span::Spanned;
 
@@ -101,6 +102,36 @@ pub struct Run {
     pub security: Option<Security>,
     /// The values of `--device`.
     pub devices: Vec<Spanned<String>>,
+}
+
+impl Run {
+    /// Puts the heredocs back: what is to be executed, before the shell is prepended.
+    #[must_use]
+    pub fn script(&self) -> Script {
+        let text = match &self.form {
+            Form::Exec(args) => return Script::Exec(args.clone()),
+            Form::Shell(text) => text,
+        };
+        match self.heredocs.as_slice() {
+            [] => Script::Shell(text.clone()),
+            [only, ..] if heredoc::is_heredoc(text) => {
+                if only.content.starts_with("#!") {
+                    Script::File { name: only.name.clone(), content: only.body() }
+                } else {
+                    Script::Shell(only.body())
+                }
+            }
+            all => {
+                let mut full = text.clone();
+                for Heredoc { content, name, .. } in all {
+                    full.push('\n');
+                    full.push_str(content);
+                    full.push_str(name);
+                }
+                Script::Shell(full)
+            }
+        }
+    }
 }
 
 /// What a RUN executes once its heredocs are put back.

@@ -49,6 +49,7 @@
 //! # References
 //! <https://docs.docker.com/reference/dockerfile/>
 
+mod csv;
 mod diagnostic;
 mod directive;
 mod duration;

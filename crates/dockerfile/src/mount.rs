@@ -1,5 +1,6 @@
 //! `RUN --mount`: the options of one mount.
 
+use crate::csv;
 use crate::diagnostic::Diagnostic;
 use crate::expand::ExpandError;
 use crate::flags::parse_bool;
@@ -234,9 +235,13 @@ impl Kind {
     }
 }
 
+fn malformed(what: &str) -> MountError {
+    MountError::invalid(format!("failed to parse csv mounts: {what}"))
+}
+
 /// Checks what can be known before variables have values: that the text is CSV and `from` holds no variable.
 pub(crate) fn check_unexpanded(text: &str) -> Result<(), MountError> {
-    for field in split_csv(text)? {
+    for field in csv::split(text).map_err(malformed)? {
         let Some((key, value)) = field.split_once('=') else { continue };
         let variable = value.split_once('$').is_some_and(|(_, name)| !name.is_empty());
         if key.eq_ignore_ascii_case("from") && variable {
@@ -259,7 +264,7 @@ pub fn parse_mount(
 ) -> Result<Mount, MountError> {
     check_unexpanded(text)?;
     let mut options = Options::default();
-    for field in split_csv(text)? {
+    for field in csv::split(text).map_err(malformed)? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.to_lowercase(), Some(value)),
             None => (field.to_lowercase(), None),
@@ -474,55 +479,6 @@ fn parse_size(text: &str) -> Option<u64> {
     let bytes = number * 1024f64.powi(power);
     // Larger sizes do not fit the mount option either.
     (bytes < 9.2e18).then_some(bytes as u64)
-}
-
-/// Splits one CSV record: `"` around a field protects commas, doubled inside it stands for itself.
-///
-/// # References
-/// RFC 4180
-fn split_csv(text: &str) -> Result<Vec<String>, MountError> {
-    let malformed = |what: &str| MountError::invalid(format!("failed to parse csv mounts: {what}"));
-    if text.is_empty() {
-        return Err(malformed("no options"));
-    }
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let Some(quoted) = rest.strip_prefix('"') else {
-            let (field, tail) = match rest.split_once(',') {
-                Some((field, tail)) => (field, Some(tail)),
-                None => (rest, None),
-            };
-            if field.contains('"') {
-                return Err(malformed("bare \" in non-quoted field"));
-            }
-            fields.push(field.to_owned());
-            let Some(tail) = tail else { return Ok(fields) };
-            rest = tail;
-            continue;
-        };
-        let mut field = String::new();
-        let mut tail = quoted;
-        let after = loop {
-            let Some((head, after)) = tail.split_once('"') else {
-                return Err(malformed("a quoted field is not closed"));
-            };
-            field.push_str(head);
-            match after.strip_prefix('"') {
-                Some(more) => {
-                    field.push('"');
-                    tail = more;
-                }
-                None => break after,
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(tail) => rest = tail,
-            None if after.is_empty() => return Ok(fields),
-            None => return Err(malformed("text behind a quoted field")),
-        }
-    }
 }
 
 #[cfg(test)]

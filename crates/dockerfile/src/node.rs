@@ -144,7 +144,7 @@ impl Node {
         words::split_first(self.original.trim()).0
     }
 
-    /// Tells whether words of the node may name heredocs, or words of the one inside an ONBUILD.
+    /// Tells whether words of the instruction, or of the one inside an ONBUILD, may name heredocs.
     pub(crate) fn takes_heredocs(&self) -> bool {
         let node = match &self.sub {
             Some(sub) if self.instruction == "onbuild" => sub,

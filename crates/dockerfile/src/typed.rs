@@ -10,7 +10,7 @@ use crate::flags::{Flags, Kind};
 use crate::heredoc;
 use crate::instruction::{
     Add, Arg, Command, Copy, Form, HealthTest, Healthcheck, InlineFile, Instruction, Network, Onbuild, Pair,
-    Run, Script, Security,
+    Run, Security,
 };
 use crate::mount;
 use crate::node::{Heredoc, Node, without_tabs};
@@ -231,36 +231,6 @@ fn run(node: &Node) -> Result<Run, Diagnostic> {
     let heredocs = node.heredocs.clone();
     let form = form(&node.args, node.json);
     Ok(Run { form, heredocs, mounts, network, security, devices: flags.list("device") })
-}
-
-impl Run {
-    /// Puts the heredocs back: what is to be executed, before the shell is prepended.
-    #[must_use]
-    pub fn script(&self) -> Script {
-        let text = match &self.form {
-            Form::Exec(args) => return Script::Exec(args.clone()),
-            Form::Shell(text) => text,
-        };
-        match self.heredocs.as_slice() {
-            [] => Script::Shell(text.clone()),
-            [only, ..] if heredoc::is_heredoc(text) => {
-                if only.content.starts_with("#!") {
-                    Script::File { name: only.name.clone(), content: only.body() }
-                } else {
-                    Script::Shell(only.body())
-                }
-            }
-            all => {
-                let mut full = text.clone();
-                for Heredoc { content, name, .. } in all {
-                    full.push('\n');
-                    full.push_str(content);
-                    full.push_str(name);
-                }
-                Script::Shell(full)
-            }
-        }
-    }
 }
 
 fn pairs(node: &Node) -> Result<Vec<Pair>, Diagnostic> {
