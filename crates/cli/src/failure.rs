@@ -6,6 +6,7 @@ use std::io;
 use rbuild_builder::execute::StepError;
 use rbuild_builder::{BuildError, FailedStep, Failure as BuildFailure};
 use rbuild_image::{LayoutError, StoreError, StoreErrorKind};
+use rbuild_layers::store::StoreDirError;
 use rbuild_registry::CopyError;
 
 use crate::interrupt::Interrupted;
@@ -72,6 +73,9 @@ impl Failure {
             failure.hints.extend(hint);
         }
         failure.hints.extend(error.chain().find_map(disk_hint));
+        if error.chain().any(|cause| cause.is::<StoreDirError>()) && error.chain().any(is_forbidden) {
+            failure.hints.push("put the store where you may write, with --root or RBUILD_ROOT".to_owned());
+        }
         failure
     }
 }
@@ -165,6 +169,11 @@ fn disk_hint(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
 }
 
+fn is_forbidden(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+    cause.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
+}
+
 /// Joins an error and its causes with colons; a cause that its parent already quotes is left out.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -207,6 +216,51 @@ mod tests {
             REGISTRY,
             "error: cannot push app: cannot push\n",
         );
+    }
+
+    #[test]
+    fn failed_steps_are_shown_in_their_dockerfile() {
+        let step = FailedStep {
+            stage: "build".to_owned(),
+            number: 1,
+            total: 2,
+            display: "RUN make".to_owned(),
+            line: 2,
+            source: StepError::Exit {
+                command: "/bin/sh -c make".to_owned(),
+                code: 2,
+                signal: None,
+                output: vec!["no rule\u{1b}[0m".to_owned()],
+            },
+        };
+        let text = "FROM scratch\nRUN make\n".to_owned();
+        let expect = "last output of RUN make:
+  no rule
+
+ --> Dockerfile:2:1
+  |
+2 | RUN make
+  | ^^^^^^^^ exit code: 2
+error: [build 1/2] RUN make: `/bin/sh -c make` did not complete successfully: exit code: 2
+";
+        check(InDockerfile { name: "Dockerfile".to_owned(), text, step: Box::new(step) }.into(), BUILD, expect);
+    }
+
+    #[test]
+    fn refused_dockerfiles_are_drawn() {
+        let refused = BuildError::Refused {
+            name: "Dockerfile".to_owned(),
+            text: "FORM scratch\n".to_owned(),
+            diagnostics: vec![rbuild_dockerfile::Diagnostic::error("unknown instruction: FORM").on_lines(1, 1)],
+        };
+        let expect = "error: unknown instruction: FORM
+ --> Dockerfile:1:1
+  |
+1 | FORM scratch
+  | ^^^^^^^^^^^^
+error: Dockerfile cannot be built: line 1: unknown instruction: FORM
+";
+        check(refused.into(), USAGE, expect);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `rbuild build`.
 
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rbuild_builder::export::{Destination, Output, OutputKind};
 use rbuild_builder::options::DockerfileSource;
 use rbuild_builder::{Build, BuildError, Built};
 use rbuild_sandbox::Cancel;
@@ -15,11 +17,12 @@ use crate::failure::InDockerfile;
 use crate::interrupt::Signals;
 use crate::render::progress::Progress;
 use crate::render::report;
-use crate::settings::{self, BuildSettings};
+use crate::settings::{self, BuildSettings, Usage};
 
 /// Builds, and says what came of it.
 pub(crate) async fn run(args: BuildArgs) -> anyhow::Result<()> {
     let BuildSettings { options, progress: mode } = BuildSettings::new(&args, &environment)?;
+    let takes_stdout = check_stdout(&options.outputs)?;
     let progress = Arc::new(Progress::new(mode));
     let build = Build::from(options.clone())
         .store(open_store(&args.store)?)
@@ -29,6 +32,7 @@ pub(crate) async fn run(args: BuildArgs) -> anyhow::Result<()> {
     let built = result.map_err(|error| located(error, &args.context, &options.dockerfile))?;
     write_files(&args, &built)?;
     match mode {
+        ProgressMode::Quiet if takes_stdout => Ok(()),
         ProgressMode::Quiet => print(&format!("{}\n", built.digest())),
         ProgressMode::Rawjson => Ok(()),
         _ => {
@@ -55,6 +59,25 @@ async fn run_interruptibly(build: Build, progress: &Arc<Progress>) -> anyhow::Re
         _ = signals.next() => {}
     }
     Err(signal.into())
+}
+
+/// Tells whether an output goes to standard output, which has room for one and must not be a terminal.
+fn check_stdout(outputs: &[Output]) -> Result<bool, Usage> {
+    let to_stdout = |output: &&Output| {
+        use OutputKind::{Docker, Oci, Tar};
+        let (Oci { dest, .. } | Docker { dest, .. } | Tar(dest)) = &output.kind else { return false };
+        *dest == Destination::Stdout
+    };
+    match outputs.iter().filter(to_stdout).count() {
+        0 => Ok(false),
+        1 if io::stdout().is_terminal() => {
+            Err(Usage::new("a tar would go to the terminal").hint("add dest=FILE to --output, or a pipe"))
+        }
+        1 => Ok(true),
+        _ => {
+            Err(Usage::new("two outputs cannot share standard output").hint("add dest=FILE to one --output"))
+        }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
@@ -101,4 +124,20 @@ fn write_files(args: &BuildArgs, built: &Built) -> anyhow::Result<()> {
         write(path, &format!("{}\n", serde_json::to_string_pretty(&built.metadata())?))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rbuild_builder::export::LayerAttributes;
+
+    #[test]
+    fn standard_output_takes_one_tar() {
+        let tar = |dest| Output { kind: OutputKind::Tar(dest), attributes: LayerAttributes::default() };
+        let file = || Destination::File("a.tar".into());
+        assert_eq!(check_stdout(&[]), Ok(false));
+        assert_eq!(check_stdout(&[tar(file()), tar(file())]), Ok(false));
+        let two = check_stdout(&[tar(Destination::Stdout), tar(Destination::Stdout)]).unwrap_err();
+        assert_eq!(two.to_string(), "two outputs cannot share standard output");
+    }
 }
