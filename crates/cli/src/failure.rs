@@ -243,7 +243,11 @@ mod tests {
   | ^^^^^^^^ exit code: 2
 error: [build 1/2] RUN make: `/bin/sh -c make` did not complete successfully: exit code: 2
 ";
-        check(InDockerfile { name: "Dockerfile".to_owned(), text, step: Box::new(step) }.into(), BUILD, expect);
+        check(
+            InDockerfile { name: "Dockerfile".to_owned(), text, step: Box::new(step) }.into(),
+            BUILD,
+            expect,
+        );
     }
 
     #[test]
@@ -251,7 +255,9 @@ error: [build 1/2] RUN make: `/bin/sh -c make` did not complete successfully: ex
         let refused = BuildError::Refused {
             name: "Dockerfile".to_owned(),
             text: "FORM scratch\n".to_owned(),
-            diagnostics: vec![rbuild_dockerfile::Diagnostic::error("unknown instruction: FORM").on_lines(1, 1)],
+            diagnostics: vec![
+                rbuild_dockerfile::Diagnostic::error("unknown instruction: FORM").on_lines(1, 1),
+            ],
         };
         let expect = "error: unknown instruction: FORM
  --> Dockerfile:1:1
