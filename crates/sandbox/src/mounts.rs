@@ -35,7 +35,7 @@ pub enum Rootfs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// Where: a path inside the root filesystem that exists. Symlinks are followed as the step would follow
-    /// them, and cannot lead outside.
+    /// them, and cannot lead outside. Directories right below the target of a [`MountKind::Dev`] are made.
     pub target: PathBuf,
     /// What.
     pub kind: MountKind,

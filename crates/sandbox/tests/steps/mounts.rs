@@ -82,6 +82,18 @@ fn binds() {
 }
 
 #[test]
+fn directories_below_dev_are_made() {
+    each(|lab| {
+        let source = lab.fresh("pipes");
+        fs::write(source.join("EOF"), "script\n").unwrap();
+        let mut spec = lab.shell("cat /dev/pipes/EOF");
+        let kind = MountKind::Bind { source, access: Access::ReadOnly, recursive: false };
+        spec.mounts.push(Mount::new("dev/pipes", kind));
+        lab.check_spec(&spec, "script\n");
+    });
+}
+
+#[test]
 fn memory_and_throw_away_mounts() {
     each(|lab| {
         let (lower, upper, work) = (lab.fresh("l"), lab.fresh("u"), lab.fresh("w"));
