@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::glob::{Length, Pattern, PatternError};
+pub use crate::glob::PatternError;
+use crate::glob::{Length, Pattern};
 
 /// Deepest nesting of `${..}` in the words of `${..}`.
 const MAX_DEPTH: usize = 128;
