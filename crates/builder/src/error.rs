@@ -52,7 +52,7 @@ pub enum BuildError {
         reason: String,
     },
     /// A base image cannot be found.
-    #[error("cannot resolve the image {name}")]
+    #[error("image {name}")]
     Resolve {
         /// The name as the Dockerfile has it.
         name: String,

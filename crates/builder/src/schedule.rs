@@ -8,7 +8,7 @@ use rbuild_image::Image;
 
 use crate::error::{BuildError, FailedStep};
 use crate::event::{Event, StepId};
-use crate::execute::{Executor, Made, Stage, StepError, Task};
+use crate::execute::{Executor, Lookup, Made, Stage, StepError, Task};
 use crate::plan::{Base, Plan, PlannedStage, Step, StepKind};
 
 /// Runs every stage of a plan and returns the target, its config complete.
@@ -123,14 +123,15 @@ impl Schedule<'_> {
     }
 
     fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepFailure> {
-        if let Some(made) = self.executor.recorded(task, stage)? {
-            return Ok(made);
-        }
+        let keys = match self.executor.look_up(task, stage)? {
+            Lookup::Hit(made) => return Ok(made),
+            Lookup::Miss(keys) => keys,
+        };
         // A build that cannot run its RUN steps says so before it makes anything.
         if self.sandbox_wanted {
             self.executor.sandbox().map_err(StepFailure::Host)?;
         }
-        Ok(self.executor.make(task, stage)?)
+        Ok(self.executor.make(task, stage, &keys)?)
     }
 
     fn locate(&self, failure: StepFailure, step: &Step, place: Place<'_>) -> BuildError {

@@ -16,7 +16,7 @@ const MAX_IGNORE_FILE: u64 = 4 << 20;
 #[derive(Debug, Error)]
 pub enum ContextError {
     /// It is missing, no directory, or may not be read.
-    #[error("cannot open the context {}", path.display())]
+    #[error("cannot use the build context")]
     Open {
         /// The directory.
         path: PathBuf,

@@ -79,6 +79,15 @@ pub(crate) struct Made {
     pub cached: bool,
 }
 
+/// Whether an earlier build made a step's layer.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// It did.
+    Hit(Made),
+    /// It did not, under these keys.
+    Miss(Vec<Digest>),
+}
+
 /// A step and where it stands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Task<'a> {
@@ -148,24 +157,25 @@ impl Executor {
     }
 
     /// Finds the layer that an earlier build made of the same step.
-    pub(crate) fn recorded(&self, task: Task<'_>, stage: &mut Stage) -> Result<Option<Made>, StepError> {
-        let definition = self.definition_key(task, stage)?;
-        let mut found = definition.map(|key| self.cached(&key)).transpose()?.flatten();
-        if found.is_none() {
-            found = self.cached(&self.content_key(task, stage)?)?;
-            if let (Some(key), Some(made)) = (definition, &found) {
-                self.record(&key, made)?;
+    ///
+    /// What a step reads is looked at only when the names of what it reads do not settle it.
+    pub(crate) fn look_up(&self, task: Task<'_>, stage: &mut Stage) -> Result<Lookup, StepError> {
+        let mut keys = Vec::from_iter(self.definition_key(task, stage)?);
+        let mut found = self.cached(&keys)?;
+        if found.is_none() && (keys.is_empty() || !sources(task.step).is_empty()) {
+            keys.push(self.content_key(task, stage)?);
+            found = self.cached(&keys)?;
+            if let Some(made) = &found {
+                self.record(&keys, made)?;
             }
         }
-        if found.is_some() {
-            stage.draft = None;
-        }
-        Ok(found)
+        let Some(made) = found else { return Ok(Lookup::Miss(keys)) };
+        stage.draft = None;
+        Ok(Lookup::Hit(made))
     }
 
-    /// Executes a step above `stage`, and records its layer.
-    pub(crate) fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepError> {
-        let keys = [Some(self.content_key(task, stage)?), self.definition_key(task, stage)?];
+    /// Executes a step above `stage`, and records its layer under the keys that missed.
+    pub(crate) fn make(&self, task: Task<'_>, stage: &mut Stage, keys: &[Digest]) -> Result<Made, StepError> {
         let layer = match &task.step.kind {
             StepKind::Run(step) => run::run(self, task, step, stage)?,
             StepKind::Copy(step) => {
@@ -182,16 +192,15 @@ impl Executor {
             StepKind::Configure => self.write(&Changes::new())?,
         };
         let made = Made { layer, created: self.clock().text(), cached: false };
-        for key in keys.iter().flatten() {
-            self.record(key, &made)?;
-        }
+        self.record(keys, &made)?;
         Ok(made)
     }
 
-    fn cached(&self, key: &Digest) -> Result<Option<Made>, StepError> {
-        if self.settings.options.cache == CacheUse::Ignore {
+    /// The result under the last key; those before have been asked.
+    fn cached(&self, keys: &[Digest]) -> Result<Option<Made>, StepError> {
+        let Some(key) = keys.last().filter(|_| self.settings.options.cache == CacheUse::Use) else {
             return Ok(None);
-        }
+        };
         let found = self.cache.get(key).map_err(|source| StepError::snapshot("read the cache", source))?;
         Ok(found.map(|result| Made {
             layer: result.layer(),
@@ -200,13 +209,14 @@ impl Executor {
         }))
     }
 
-    fn record(&self, key: &Digest, made: &Made) -> Result<(), StepError> {
+    fn record(&self, keys: &[Digest], made: &Made) -> Result<(), StepError> {
         let result = StepResult {
             descriptor: made.layer.descriptor.clone(),
             diff_id: made.layer.diff_id,
             created: made.created.clone(),
         };
-        self.cache.put(key, &result).map_err(|source| StepError::snapshot("write the cache", source))
+        let put = |key| self.cache.put(key, &result);
+        keys.iter().try_for_each(put).map_err(|source| StepError::snapshot("write the cache", source))
     }
 
     /// The key from the names of the trees that are read; none when a tree has no name but its content.
