@@ -164,7 +164,11 @@ impl Build {
         let worker = Arc::clone(&executor);
         let run =
             tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile.dockerfile.text));
-        let stage = run.await.map_err(|_| BuildError::Cancelled)??;
+        let stage = match run.await {
+            Ok(result) => result?,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return Err(BuildError::Cancelled),
+        };
 
         let finished = stage.image.finish(&self.options.annotations);
         let client = self.client.as_ref();

@@ -124,7 +124,7 @@ impl Schedule<'_> {
 
     fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepFailure> {
         let keys = match self.executor.look_up(task, stage)? {
-            Lookup::Hit(made) => return Ok(made),
+            Lookup::Hit(made) => return Ok(*made),
             Lookup::Miss(keys) => keys,
         };
         // A build that cannot run its RUN steps says so before it makes anything.

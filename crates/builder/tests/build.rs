@@ -1,10 +1,13 @@
 //! Whole builds over a private store: what is cached, what is fetched, what is refused.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test, which says what it skips")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rbuild_builder::context::NamedContext;
+use rbuild_builder::execute::StepError;
 use rbuild_builder::export::{Destination, LayerAttributes, OciForm, Output, OutputKind, Timestamps};
 use rbuild_builder::options::DockerfileSource;
 use rbuild_builder::{Build, BuildError, BuildOptions, Built, Context, Event, Failure};
@@ -155,4 +158,39 @@ async fn failures_say_what_kind_they_are() {
     check("FROM scratch\nADD http://x/y /\n", Failure::Usage).await;
     check("FROM scratch\nCOPY missing /\n", Failure::Build).await;
     check("FROM nowhere.invalid/x\nCOPY file /\n", Failure::Registry).await;
+}
+
+/// A RUN needs a statically linked program in its rootfs and an isolation that works.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_step_changes_the_rootfs_and_tells_how_it_failed() {
+    let bench = Bench::new();
+    let Some(busybox) =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file())
+    else {
+        eprintln!("skipped: there is no busybox");
+        return;
+    };
+    if let Err(unavailable) = rbuild_sandbox::Sandbox::detect(bench.dir.path()) {
+        eprintln!("skipped: {unavailable}");
+        return;
+    }
+    fs::copy(busybox, bench.path("context/busybox")).unwrap();
+    let shell = "FROM scratch\nCOPY busybox /bin/\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n";
+    let text = format!(
+        "{shell}RUN echo made > /made && busybox mkdir /dir && busybox chown 5:6 /dir\n\
+         RUN busybox rm /made\nRUN --mount=type=cache,target=/c --mount=type=bind,target=/b cmp /b/file /b/file"
+    );
+    let options = || BuildOptions { outputs: vec![bench.layout_output("image")], ..bench.options(&text) };
+    let (first, cached) = bench.run("store", options()).await.unwrap();
+    assert_eq!(cached, [false; 4]);
+    let (second, cached) = bench.run("store", options()).await.unwrap();
+    assert_eq!(cached, [true; 4]);
+    assert_eq!(first.digest(), second.digest());
+
+    let failing = bench.options(&format!("{shell}RUN echo last words; exit 7"));
+    let error = bench.run("store", failing).await.expect_err("it exits with 7");
+    let BuildError::Step(failed) = error else { panic!("{error}") };
+    let StepError::Exit { code, output, .. } = &failed.source else { panic!("{failed}") };
+    assert_eq!((*code, failed.line), (7, 4));
+    assert_eq!(output, &["last words"]);
 }

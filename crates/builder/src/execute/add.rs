@@ -15,17 +15,17 @@ const MAX_UNPACKED: u64 = 512 << 30;
 
 /// Reads a file as an archive: a tar, plain or compressed with gzip, bzip2, xz or zstd. `None` when it is not one.
 ///
-/// Like BuildKit, a file counts as an archive when its first header is one.
+/// The decompressed archive is a nameless file in `scratch`. Like BuildKit, a file counts as an archive when its first header is one.
 ///
 /// # Errors
 /// It begins as an archive and cannot be read to its end.
-pub(crate) fn archive(content: &Content) -> Result<Option<Changes>, Cause> {
+pub(crate) fn archive(content: &Content, scratch: &Path) -> Result<Option<Changes>, Cause> {
     let mut head = [0; 512];
     let length = fill(&mut *decompressed(content)?, &mut head);
     if !length.is_ok_and(|length| length == head.len() && is_header(&head)) {
         return Ok(None);
     }
-    let mut file = tempfile::tempfile()?;
+    let mut file = tempfile::tempfile_in(scratch)?;
     let mut stream = decompressed(content)?.take(MAX_UNPACKED + 1);
     if io::copy(&mut stream, &mut file)? > MAX_UNPACKED {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn tells_archives_from_files() {
         let check = |bytes: &'static [u8]| {
-            let found = archive(&Content::Bytes(Bytes::from_static(bytes))).expect("readable");
+            let found = archive(&Content::Bytes(Bytes::from_static(bytes)), Path::new("/nonexistent"))
+                .expect("readable");
             assert!(found.is_none(), "{bytes:?}");
         };
         check(b"");

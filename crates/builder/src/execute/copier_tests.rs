@@ -98,7 +98,8 @@ fn run(case: &Case<'_>) -> Result<String, String> {
     plant(rootfs.path(), case.rootfs);
     let tree = Tree::Context(Arc::new(ContextDir::open(context.path(), None).unwrap()));
     let mut draft = Draft::new(View::directory(Root::open(rootfs.path()).unwrap()));
-    match copy::run(&case.step, &tree, &mut draft, Time::seconds(0)) {
+    let making = copy::Making { now: Time::seconds(0), scratch: Path::new("/nonexistent") };
+    match copy::run(&case.step, &tree, &mut draft, making) {
         Ok(changes) => Ok(show(&changes)),
         Err(error) => Err(std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)),
     }

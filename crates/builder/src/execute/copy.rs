@@ -18,15 +18,29 @@ use crate::plan::{CopyKind, CopySource, CopyStep};
 /// Bytes of an account file that are looked at.
 const MAX_ACCOUNTS: u64 = 16 << 20;
 
+/// What making files needs from outside the trees.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Making<'a> {
+    /// The time of what nothing gives a time.
+    pub now: Time,
+    /// A directory of the work directory for files that go with the process.
+    pub scratch: &'a Path,
+}
+
 /// Brings the sources of a step into `draft` and returns the layer that makes.
-pub(crate) fn run(step: &CopyStep, tree: &Tree, draft: &mut Draft, now: Time) -> Result<Changes, StepError> {
+pub(crate) fn run(
+    step: &CopyStep,
+    tree: &Tree,
+    draft: &mut Draft,
+    making: Making<'_>,
+) -> Result<Changes, StepError> {
     if !is_independent(step) {
-        sources(step, tree, draft, now)?;
+        sources(step, tree, draft, making)?;
         return Ok(draft.take_changes()?);
     }
     // Nothing is below an independent layer: not even the names that --chown could look up.
     let mut alone = Draft::new(View::empty());
-    sources(step, tree, &mut alone, now)?;
+    sources(step, tree, &mut alone, making)?;
     let changes = alone.take_changes()?;
     draft.overlay(&changes)?;
     draft.keep_changes();
@@ -41,14 +55,21 @@ pub(crate) fn is_independent(step: &CopyStep) -> bool {
 /// Brings what a step reads into a draft of its own, one directory per source, as input of its cache key.
 ///
 /// Nothing of the destination plays a part, nor do owners and modes that the step sets.
-pub(crate) fn collect(step: &CopyStep, tree: &Tree, now: Time) -> Result<Draft, StepError> {
+pub(crate) fn collect(step: &CopyStep, tree: &Tree, making: Making<'_>) -> Result<Draft, StepError> {
     let mut draft = Draft::new(View::empty());
-    let attributes = Attributes { owner: None, mode: None, now };
+    let attributes = Attributes { owner: None, mode: None, now: making.now };
     for (at, source) in step.sources.iter().enumerate() {
         if let CopySource::Pattern(pattern) = source {
             let destination = format!("/{at}/");
             let unpack = Unpack::Never;
-            let job = Job { step, tree, attributes: &attributes, destination: &destination, unpack };
+            let job = Job {
+                step,
+                tree,
+                attributes: &attributes,
+                destination: &destination,
+                unpack,
+                scratch: making.scratch,
+            };
             job.pattern(pattern, &mut draft)?;
         }
     }
@@ -64,18 +85,18 @@ pub(crate) fn accounts(draft: &Draft) -> Result<Accounts, StepError> {
     Ok(Accounts::parse(&text("etc/passwd")?, &text("etc/group")?))
 }
 
-fn sources(step: &CopyStep, tree: &Tree, draft: &mut Draft, now: Time) -> Result<(), StepError> {
+fn sources(step: &CopyStep, tree: &Tree, draft: &mut Draft, making: Making<'_>) -> Result<(), StepError> {
     let mode = step.chmod.as_deref().map(ModeChange::parse).transpose()?;
     let owner = match &step.chown {
         Some(text) => Some(accounts(draft)?.owner(text)),
         None => None,
     };
-    let attributes = &Attributes { owner, mode, now };
+    let attributes = &Attributes { owner, mode, now: making.now };
     let unpack = match step.kind {
         CopyKind::Add { unpack: Some(false), .. } | CopyKind::Copy => Unpack::Never,
         CopyKind::Add { .. } => Unpack::Archives,
     };
-    let job = Job { step, tree, attributes, destination: &step.destination, unpack };
+    let job = Job { step, tree, attributes, destination: &step.destination, unpack, scratch: making.scratch };
     for source in &step.sources {
         match source {
             CopySource::Pattern(pattern) => job.pattern(pattern, draft)?,
@@ -103,6 +124,7 @@ struct Job<'a> {
     attributes: &'a Attributes,
     destination: &'a str,
     unpack: Unpack,
+    scratch: &'a Path,
 }
 
 impl Job<'_> {
@@ -151,7 +173,7 @@ impl Job<'_> {
             return Ok(false);
         }
         let content = self.tree.content(&followed).map_err(failed)?;
-        let archive = add::archive(&content);
+        let archive = add::archive(&content, self.scratch);
         let archive = archive.map_err(|source| StepError::Archive { path: written.to_owned(), source })?;
         let Some(archive) = archive else { return Ok(false) };
         add::extract(&archive, self.destination, self.attributes, draft)?;

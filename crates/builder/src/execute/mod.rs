@@ -45,6 +45,7 @@ use crate::event::{Event, StepId};
 use crate::images::{BaseImage, Images, Origin};
 use crate::options::{BuildOptions, CacheUse};
 use crate::plan::{ImageRequest, Source, Step, StepKind};
+use copy::Making;
 use draft::Draft;
 use network_files::NetworkFiles;
 use tree::Tree;
@@ -83,7 +84,7 @@ pub(crate) struct Made {
 #[derive(Debug)]
 pub(crate) enum Lookup {
     /// It did.
-    Hit(Made),
+    Hit(Box<Made>),
     /// It did not, under these keys.
     Miss(Vec<Digest>),
 }
@@ -171,7 +172,7 @@ impl Executor {
         }
         let Some(made) = found else { return Ok(Lookup::Miss(keys)) };
         stage.draft = None;
-        Ok(Lookup::Hit(made))
+        Ok(Lookup::Hit(Box::new(made)))
     }
 
     /// Executes a step above `stage`, and records its layer under the keys that missed.
@@ -181,7 +182,7 @@ impl Executor {
             StepKind::Copy(step) => {
                 let tree = self.tree(&step.from, task.done)?;
                 let draft = self.draft(stage)?;
-                self.write(&copy::run(step, &tree, draft, self.clock().time())?)?
+                self.write(&copy::run(step, &tree, draft, self.making())?)?
             }
             StepKind::Workdir(step) => {
                 let draft = self.draft(stage)?;
@@ -246,7 +247,7 @@ impl Executor {
         match &task.step.kind {
             StepKind::Copy(step) => {
                 let tree = self.tree(&step.from, task.done)?;
-                let read = copy::collect(step, &tree, self.clock().time())?.take_changes()?;
+                let read = copy::collect(step, &tree, self.making())?.take_changes()?;
                 inputs.push(content::digest(&read)?);
             }
             StepKind::Run(step) => {
@@ -363,6 +364,10 @@ impl Executor {
 
     pub(crate) fn resolv_conf(&self) -> PathBuf {
         self.network_files.resolv_conf()
+    }
+
+    fn making(&self) -> Making<'_> {
+        Making { now: self.clock().time(), scratch: self.network_files.directory() }
     }
 
     fn write(&self, changes: &Changes) -> Result<Layer, StepError> {
