@@ -128,6 +128,10 @@ pub enum Failure {
 impl BuildError {
     /// Tells what kind of failure this is.
     pub fn failure(&self) -> Failure {
+        // A full disk is met wherever bytes are written, also while a registry answers.
+        if is_disk_full(self) {
+            return Failure::Build;
+        }
         match self {
             Self::Refused { .. }
             | Self::Dockerfile { .. }
@@ -147,6 +151,37 @@ impl BuildError {
     }
 }
 
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
+    causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| full.contains(&cause.kind()))
+}
+
 fn first_message(diagnostics: &[Diagnostic]) -> String {
     diagnostics.iter().find(|diagnostic| diagnostic.is_error()).map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rbuild_image::StoreErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn tells_a_full_disk_from_a_registry_that_fails() {
+        let check = |source: StoreError, expect: Failure| {
+            let source =
+                StepError::Fetch { image: "a".into(), store: "/store".into(), source: Box::new(source) };
+            let (stage, display) = ("s".to_owned(), "RUN x".to_owned());
+            let failed = FailedStep { stage, number: 1, total: 1, display, line: 1, source };
+            assert_eq!(BuildError::Step(Box::new(failed)).failure(), expect);
+        };
+        check(StoreError::new(StoreErrorKind::Unavailable, "down"), Failure::Registry);
+        check(StoreError::io("cannot store", io::Error::from(io::ErrorKind::StorageFull)), Failure::Build);
+        check(StoreError::io("cannot read", io::Error::from(io::ErrorKind::TimedOut)), Failure::Registry);
+    }
 }

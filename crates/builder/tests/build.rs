@@ -1,6 +1,6 @@
 //! Whole builds over a private store: what is cached, what is fetched, what is refused.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test, which says what it skips")]
+#![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use std::fs;
 use std::path::Path;

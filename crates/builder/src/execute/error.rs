@@ -79,10 +79,12 @@ pub enum StepError {
         source: Cause,
     },
     /// The layers below the step could not be fetched.
-    #[error("cannot fetch the layers of {image}")]
+    #[error("cannot fetch the layers of {image} into {}", store.display())]
     Fetch {
         /// The image.
         image: String,
+        /// The store's directory.
+        store: PathBuf,
         /// Why.
         source: Box<rbuild_image::StoreError>,
     },

@@ -336,6 +336,7 @@ impl Executor {
                 self.runtime.block_on(base.fetch(&self.settings.store, &layers, &self.settings.on_event));
             fetched.map_err(|source| StepError::Fetch {
                 image: base.request.name.clone(),
+                store: self.settings.store.path().to_owned(),
                 source: Box::new(source),
             })?;
         }
