@@ -1,0 +1,14 @@
+//! End to end: the `rbuild` binary against real registries, real base images and other people's tools.
+//!
+//! One target, one module per subject. A test that cannot run on this machine says `skipped: <reason>`; with `CI=true`
+//! `tests/run.sh` turns such a line into a failure.
+
+mod build;
+mod faults;
+mod images;
+mod outputs;
+mod parse;
+mod registry;
+mod reproducible;
+mod run;
+mod support;

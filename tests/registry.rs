@@ -1,0 +1,136 @@
+//! Push and pull against a real registry, read back by other tools.
+
+use crate::support::{Registry, World, can_run, have, tool};
+
+#[test]
+fn a_multi_stage_build_goes_to_a_registry_and_comes_back() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    let Some(registry) = Registry::open(&world.path("registry")) else { return };
+    let base = registry.image("library/busybox:latest");
+    world.rbuild(&["push", world.path("busybox").to_str().expect("UTF-8"), &base]).success();
+
+    world.file("message", "hello\n");
+    world.dockerfile(&format!(
+        "FROM {base} AS build\nCOPY message /in\nRUN tr a-z A-Z < /in > /out\nFROM {base}\nCOPY --from=build /out /message\nADD message /lower\nCMD [\"cat\", \"/message\"]\n"
+    ));
+    let name = registry.image("team/app:1");
+    let run = world.rbuild(&["-t", &name, "--network", "none", "--progress", "plain", "."]).success();
+    assert!(run.stderr.contains("sha256:"), "{}", run.stderr);
+
+    let fresh = World::new();
+    fresh.rbuild(&["pull", &name]).success();
+    let inspected: serde_json::Value =
+        serde_json::from_str(&fresh.rbuild(&["inspect", "--format", "json", &name]).success().stdout).expect("JSON");
+    assert!(inspected.to_string().contains("/message"), "{inspected}");
+    if have("skopeo") {
+        let copied = world.path("copied");
+        tool("skopeo", &["copy", "-q", "--src-tls-verify=false", &format!("docker://{name}"), &format!("oci:{}:x", copied.display())]);
+        let image = crate::support::Image::open(&copied);
+        assert_eq!(image.layers(), 3);
+        assert_eq!(image.entry(1, "message").content, "HELLO\n");
+    }
+}
+
+#[test]
+fn several_tags_and_what_is_there_is_not_sent_again() {
+    let world = World::new();
+    let Some(registry) = Registry::open(&world.path("registry")) else { return };
+    world.file("a", "a");
+    world.dockerfile("FROM scratch\nCOPY a /\n");
+    let (one, two) = (registry.image("x/app:1"), registry.image("x/app:2"));
+    world.rbuild(&["-t", &one, "-t", &two, "."]).success();
+    world.rbuild(&["pull", &one]).success();
+    world.rbuild(&["pull", &two]).success();
+    world.rbuild(&["-t", &one, "--no-push", "."]).success();
+}
+
+#[test]
+fn a_password_is_taken_from_the_docker_config() {
+    let world = World::new();
+    let Some(registry) = Registry::with_password(&world.path("registry")) else { return };
+    world.file("a", "a");
+    world.dockerfile("FROM scratch\nCOPY a /\n");
+    let name = registry.image("x/app:1");
+    let refused = world.rbuild(&["-t", &name, "."]).exits(3);
+    assert!(refused.stderr.contains("401"), "{}", refused.stderr);
+
+    let config = world.path("home").join(".docker");
+    std::fs::create_dir_all(&config).expect("a folder");
+    let login = |password: &str| {
+        let auth = base64_of(&format!("tester:{password}"));
+        let text = serde_json::json!({"auths": {registry.host(): {"auth": auth}}});
+        std::fs::write(config.join("config.json"), text.to_string()).expect("config.json");
+    };
+    login("wrong");
+    let refused = world.rbuild(&["-t", &name, "."]).exits(3);
+    assert!(!refused.stderr.contains("wrong"), "the password is in the message: {}", refused.stderr);
+    login("secret");
+    world.rbuild(&["-t", &name, "."]).success();
+    world.rbuild(&["pull", &name]).success();
+}
+
+#[test]
+fn errors_name_the_request() {
+    let world = World::new();
+    world.dockerfile("FROM 127.0.0.1:9/no/registry:here\n");
+    world.rbuild(&["--output", "type=cacheonly", "."]).exits(3).says("127.0.0.1:9").says("Dockerfile:1");
+    let Some(registry) = Registry::open(&world.path("registry")) else { return };
+    world.dockerfile(&format!("FROM {}\n", registry.image("missing/image:1")));
+    let run = world.rbuild(&["--output", "type=cacheonly", "."]).exits(3);
+    assert!(run.stderr.contains("404") && run.stderr.contains("missing/image"), "{}", run.stderr);
+}
+
+#[test]
+fn a_blob_that_lies_is_refused() {
+    let world = World::new();
+    let Some(registry) = Registry::open(&world.path("registry")) else { return };
+    world.file("a", "some content that is in the layer");
+    world.dockerfile("FROM scratch\nCOPY a /a\n");
+    let name = registry.image("x/app:1");
+    world.rbuild(&["-t", &name, "."]).success();
+    let mut lied = 0;
+    for data in blobs(&world.path("registry/data")) {
+        let mut bytes = std::fs::read(&data).expect("a blob");
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x40;
+            std::fs::write(&data, bytes).expect("a blob");
+            lied += 1;
+        }
+    }
+    assert_eq!(lied, 1);
+    let fresh = World::new();
+    let run = fresh.rbuild(&["pull", &name]).exits(3);
+    assert!(run.stderr.contains("digest"), "{}", run.stderr);
+    let listed = fresh.rbuild(&["images"]).success();
+    assert!(!listed.stdout.contains("x/app"), "{}", listed.stdout);
+}
+
+fn blobs(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(blobs(&path));
+        } else if path.ends_with("data") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn base64_of(text: &str) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for i in 0..4 {
+            let sextet = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize];
+            out.push(if i <= chunk.len() { char::from(sextet) } else { '=' });
+        }
+    }
+    out
+}

@@ -1,0 +1,153 @@
+//! RUN: what a step sees, what it leaves, what becomes of it when it fails.
+
+use crate::support::{World, can_run};
+use serde_json::json;
+
+#[test]
+fn the_changes_of_a_step_become_one_layer() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    world.dockerfile(
+        "FROM busybox\nRUN mkdir /made && echo content > /made/file && chmod 2750 /made && chown 12:34 /made/file && rm /etc/group \\\n\
+         && ln /made/file /made/link && ln -s file /made/soft\n",
+    );
+    let image = world.build_layout("out", &["--network", "none"]);
+    assert_eq!(image.layers(), 2);
+    assert_eq!(
+        image.paths(1),
+        ["etc", "etc/.wh.group", "made", "made/file", "made/link", "made/soft"],
+        "nothing else, in this order"
+    );
+    assert_eq!(image.entry(1, "made").mode, 0o2750);
+    assert_eq!(image.entry(1, "made/file").owner, (12, 34));
+    assert_eq!(image.entry(1, "made/link").kind, tar::EntryType::Link);
+    assert_eq!(image.entry(1, "made/soft").kind, tar::EntryType::Symlink);
+}
+
+#[test]
+fn environment_user_folder_and_shell_reach_the_step() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    world.dockerfile(
+        "FROM busybox\nARG ONE=1\nENV TWO=2\nUSER app\nWORKDIR /home/app\nSHELL [\"/bin/sh\", \"-ec\"]\n\
+         RUN echo \"$ONE $TWO $HOME $(id -u) $(id -g) $(id -G) $(pwd) $(hostname) $(umask)\" > seen; echo \"$0\" >> seen\n",
+    );
+    let image = world.build_layout("out", &["--network", "none"]);
+    let seen = image.entry(image.layers() - 1, "home/app/seen");
+    assert_eq!(seen.content, "1 2 /home/app 1000 1000 1000 2000 /home/app buildkitsandbox 0022\n/bin/sh\n");
+    assert_eq!(seen.owner, (1000, 1000));
+}
+
+#[test]
+fn what_is_supplied_for_a_step_is_not_committed() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    world.dockerfile("FROM busybox\nRUN test -s /etc/hosts && test -e /etc/resolv.conf && test -e /proc/self/status && test -c /dev/null\n");
+    let image = world.build_layout("out", &["--network", "none"]);
+    assert_eq!(image.paths(1), Vec::<String>::new());
+    assert_eq!(image.config["history"][1].get("empty_layer"), None);
+}
+
+#[test]
+fn a_step_cannot_change_the_kernel_of_the_host() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    world.dockerfile(
+        "FROM busybox\nRUN ! touch /sys/x 2>/dev/null && ! mount -t tmpfs none /tmp 2>/dev/null \\\n\
+         && ! sh -c 'echo 1 > /proc/sys/kernel/panic' 2>/dev/null\n",
+    );
+    world.build_layout("out", &["--network", "none"]);
+}
+
+#[test]
+fn a_failing_step_says_which_and_why() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    let busybox = world.busybox().expect("checked");
+    world.dockerfile("FROM busybox\n\nRUN echo before; echo 'cause of death' >&2; exit 7\n");
+    let args = ["--build-context", &busybox, "--progress", "plain", "--network", "none", "--output", "type=cacheonly", "."];
+    let run = world.rbuild(&args).exits(1);
+    let run = run.says("cause of death").says("Dockerfile:3").says("7");
+    assert_eq!(run.stdout, "");
+    assert_eq!(world.scratch_left(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_background_process_does_not_outlive_its_step() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    let marker = format!("rbuild-test-{}", std::process::id());
+    world.dockerfile(&format!("FROM busybox\nRUN setsid sh -c ': {marker}; sleep 600' >/dev/null 2>&1 & sleep 0.2\nRUN true\n"));
+    world.build_layout("out", &["--network", "none"]);
+    assert_eq!(processes_with(&marker), Vec::<String>::new());
+}
+
+#[test]
+fn exec_form_runs_without_a_shell_and_finds_no_missing_program() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    let busybox = world.busybox().expect("checked");
+    world.dockerfile("FROM busybox\nRUN [\"echo\", \"$HOME\"]\nRUN [\"no-such-program\"]\n");
+    let args = ["--build-context", &busybox, "--progress", "plain", "--network", "none", "--output", "type=cacheonly", "."];
+    world.rbuild(&args).exits(1).says("$HOME").says("no-such-program").says("Dockerfile:3");
+}
+
+#[test]
+fn an_unchanged_step_comes_from_the_cache() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    world.file("input", "1");
+    world.dockerfile("FROM busybox\nCOPY input /input\nRUN cat /proc/sys/kernel/random/uuid > /out\n");
+    let first = world.build_layout("one", &["--network", "none"]);
+    let again = world.build_layout("two", &["--network", "none"]);
+    assert_eq!(first.manifest["layers"], again.manifest["layers"]);
+    world.file("input", "2");
+    let changed = world.build_layout("three", &["--network", "none"]);
+    assert_ne!(first.entry(2, "out").content, changed.entry(2, "out").content);
+    let forced = world.build_layout("four", &["--network", "none", "--no-cache"]);
+    assert_ne!(changed.entry(2, "out").content, forced.entry(2, "out").content);
+}
+
+#[test]
+fn arguments_are_in_the_history_and_proxies_are_not() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    world.dockerfile("FROM busybox\nARG A=1\nRUN echo \"$A $http_proxy\" > /out\n");
+    let args = ["--network", "none", "--build-arg", "A=2", "--build-arg", "http_proxy=http://proxy.invalid:3128"];
+    let image = world.build_layout("out", &args);
+    assert_eq!(image.entry(1, "out").content, "2 http://proxy.invalid:3128\n");
+    let history = &image.config["history"][2];
+    assert_eq!(history["created_by"], json!("RUN |1 A=2 /bin/sh -c echo \"$A $http_proxy\" > /out # buildkit"));
+    assert!(!image.config.to_string().contains("proxy.invalid"));
+}
+
+/// Command lines of the processes of this machine that hold `text`.
+pub fn processes_with(text: &str) -> Vec<String> {
+    let own = std::process::id().to_string();
+    let processes = std::fs::read_dir("/proc").expect("/proc");
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()) && *name != own)
+        .filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(text))
+        .collect()
+}
