@@ -65,7 +65,10 @@ fn is_static(elf: &[u8]) -> bool {
 fn rootfs(busybox: &[u8]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8], link: Option<&str>| {
+        let owner = if path.starts_with("home/app") { 1000 } else { 0 };
         let mut header = tar::Header::new_ustar();
+        header.set_uid(owner);
+        header.set_gid(owner);
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_mtime(1_767_225_600);
@@ -75,10 +78,11 @@ fn rootfs(busybox: &[u8]) -> Vec<u8> {
             None => tar.append_data(&mut header, path, content).expect("in memory"),
         }
     };
-    for dir in ["bin", "dev", "etc", "home", "home/app", "proc", "root", "sys", "tmp", "usr", "usr/bin", "var"] {
+    for dir in ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "usr/bin", "var"] {
         let mode = if dir == "tmp" { 0o1777 } else { 0o755 };
         add(dir, tar::EntryType::Directory, mode, b"", None);
     }
+    add("home/app", tar::EntryType::Directory, 0o755, b"", None);
     add("bin/busybox", tar::EntryType::Regular, 0o755, busybox, None);
     for applet in APPLETS {
         add(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, b"", Some("busybox"));
