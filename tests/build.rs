@@ -10,7 +10,9 @@ fn copy_onto_scratch() {
     world.file("conf/a.txt", "a");
     world.file("secret.txt", "not in the image");
     world.file(".dockerignore", "secret.txt\n");
-    world.dockerfile("FROM scratch\nCOPY --chmod=0755 app /bin/app\nCOPY . /src/\nENTRYPOINT [\"/bin/app\"]\n");
+    world.dockerfile(
+        "FROM scratch\nCOPY --chmod=0755 app /bin/app\nCOPY . /src/\nENTRYPOINT [\"/bin/app\"]\n",
+    );
     let image = world.build_layout("out", &[]);
     assert_eq!(image.layers(), 2);
     assert_eq!(image.paths(0), ["bin", "bin/app"]);
@@ -89,7 +91,9 @@ fn an_archive_is_unpacked_by_add_and_not_by_copy() {
 #[test]
 fn a_heredoc_becomes_a_file() {
     let world = World::new();
-    world.dockerfile("FROM scratch\nARG NAME=world\nCOPY <<one <<'two' /etc/\nhello $NAME\none\nraw $NAME\ntwo\n");
+    world.dockerfile(
+        "FROM scratch\nARG NAME=world\nCOPY <<one <<'two' /etc/\nhello $NAME\none\nraw $NAME\ntwo\n",
+    );
     let image = world.build_layout("out", &[]);
     assert_eq!(image.entry(0, "etc/one").content, "hello world\n");
     assert_eq!(image.entry(0, "etc/two").content, "raw $NAME\n");

@@ -22,7 +22,8 @@ fn oci_layout_and_archive_hold_the_same_image() {
     let image = Image::open(&unpacked);
     assert_eq!(image.manifest["layers"], layout.manifest["layers"]);
     if have("skopeo") {
-        let inspected = tool("skopeo", &["inspect", "--config", &format!("oci-archive:{}", archive.display())]);
+        let inspected =
+            tool("skopeo", &["inspect", "--config", &format!("oci-archive:{}", archive.display())]);
         assert!(inspected.contains("/dir/data"), "{inspected}");
     }
 }
@@ -31,12 +32,22 @@ fn oci_layout_and_archive_hold_the_same_image() {
 fn docker_archive_is_read_by_others() {
     let world = world();
     let archive = world.path("docker.tar");
-    world.rbuild(&["-o", &format!("type=docker,dest={},name=example.com/app:1", archive.display()), "."]).success();
+    world
+        .rbuild(&["-o", &format!("type=docker,dest={},name=example.com/app:1", archive.display()), "."])
+        .success();
     if have("skopeo") {
         let inspected = tool("skopeo", &["inspect", &format!("docker-archive:{}", archive.display())]);
         assert!(inspected.contains("\"Layers\""), "{inspected}");
         let copied = world.path("copied");
-        tool("skopeo", &["copy", "-q", &format!("docker-archive:{}", archive.display()), &format!("oci:{}:x", copied.display())]);
+        tool(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                &format!("docker-archive:{}", archive.display()),
+                &format!("oci:{}:x", copied.display()),
+            ],
+        );
         let image = Image::open(&copied);
         assert_eq!(image.config["config"]["Cmd"], serde_json::json!(["/dir/data"]));
     }
@@ -51,7 +62,11 @@ fn a_folder_and_a_tar_hold_the_tree() {
     let archive = world.path("tree.tar");
     world.rbuild(&["-o", &format!("type=tar,dest={}", archive.display()), "."]).success();
     let mut tar = tar::Archive::new(std::fs::File::open(&archive).expect("an archive"));
-    let names: Vec<_> = tar.entries().expect("a tar").map(|e| e.expect("an entry").path().expect("a path").display().to_string()).collect();
+    let names: Vec<_> = tar
+        .entries()
+        .expect("a tar")
+        .map(|e| e.expect("an entry").path().expect("a path").display().to_string())
+        .collect();
     assert!(names.iter().any(|name| name == "dir/data"), "{names:?}");
 }
 
@@ -60,7 +75,13 @@ fn several_outputs_at_once() {
     let world = world();
     let (one, two) = (world.path("one"), world.path("two.tar"));
     world
-        .rbuild(&["-o", &format!("type=oci,tar=false,dest={}", one.display()), "-o", &format!("type=oci,dest={}", two.display()), "."])
+        .rbuild(&[
+            "-o",
+            &format!("type=oci,tar=false,dest={}", one.display()),
+            "-o",
+            &format!("type=oci,dest={}", two.display()),
+            ".",
+        ])
         .success();
     assert!(one.join("index.json").exists() && two.exists());
 }
@@ -83,7 +104,8 @@ fn a_bare_name_stays_in_the_store_and_the_store_is_a_layout() {
 fn quiet_prints_the_digest_and_files_hold_it_too() {
     let world = world();
     let (iid, metadata) = (world.path("iid"), world.path("metadata.json"));
-    let files = ["--iidfile", iid.to_str().expect("UTF-8"), "--metadata-file", metadata.to_str().expect("UTF-8")];
+    let files =
+        ["--iidfile", iid.to_str().expect("UTF-8"), "--metadata-file", metadata.to_str().expect("UTF-8")];
     let output = format!("type=oci,tar=false,dest={}", world.path("out").display());
     let mut args = vec!["-q", "--output", &output];
     args.extend(files);
@@ -109,6 +131,15 @@ fn umoci_unpacks_what_we_write() {
     let output = format!("type=oci,tar=false,dest={},name=app:v1", world.path("tagged").display());
     world.rbuild(&["-o", &output, "."]).success();
     let bundle = world.path("bundle");
-    tool("umoci", &["raw", "unpack", "--image", &format!("{}:v1", world.path("tagged").display()), bundle.to_str().expect("UTF-8")]);
+    tool(
+        "umoci",
+        &[
+            "raw",
+            "unpack",
+            "--image",
+            &format!("{}:v1", world.path("tagged").display()),
+            bundle.to_str().expect("UTF-8"),
+        ],
+    );
     assert_eq!(std::fs::read_to_string(bundle.join("dir/data")).expect("the file"), "content");
 }

@@ -23,11 +23,21 @@ fn a_multi_stage_build_goes_to_a_registry_and_comes_back() {
     let fresh = World::new();
     fresh.rbuild(&["pull", &name]).success();
     let inspected: serde_json::Value =
-        serde_json::from_str(&fresh.rbuild(&["inspect", "--format", "json", &name]).success().stdout).expect("JSON");
+        serde_json::from_str(&fresh.rbuild(&["inspect", "--format", "json", &name]).success().stdout)
+            .expect("JSON");
     assert!(inspected.to_string().contains("/message"), "{inspected}");
     if have("skopeo") {
         let copied = world.path("copied");
-        tool("skopeo", &["copy", "-q", "--src-tls-verify=false", &format!("docker://{name}"), &format!("oci:{}:x", copied.display())]);
+        tool(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                "--src-tls-verify=false",
+                &format!("docker://{name}"),
+                &format!("oci:{}:x", copied.display()),
+            ],
+        );
         let image = crate::support::Image::open(&copied);
         assert_eq!(image.layers(), 3);
         assert_eq!(image.entry(1, "message").content, "HELLO\n");
@@ -126,7 +136,8 @@ fn base64_of(text: &str) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let bits =
+            chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for i in 0..4 {
             let sextet = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize];
             out.push(if i <= chunk.len() { char::from(sextet) } else { '=' });

@@ -15,8 +15,19 @@ fn two_builds_from_nothing_have_one_digest() {
         let output = format!("type=oci,dest={},rewrite-timestamp=true", archive.display());
         let busybox = world.busybox().expect("checked");
         let mut command = world.command();
-        command.env("SOURCE_DATE_EPOCH", "1700000000").env("RBUILD_ROOT", world.path(&format!("{name}.store")));
-        command.args(["--no-cache", "--network", "none", "--build-context", &busybox, "--output", &output, "."]);
+        command
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .env("RBUILD_ROOT", world.path(&format!("{name}.store")));
+        command.args([
+            "--no-cache",
+            "--network",
+            "none",
+            "--build-context",
+            &busybox,
+            "--output",
+            &output,
+            ".",
+        ]);
         let output = command.output().expect("rbuild starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         std::fs::read(archive).expect("the archive")

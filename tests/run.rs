@@ -75,7 +75,17 @@ fn a_failing_step_says_which_and_why() {
     }
     let busybox = world.busybox().expect("checked");
     world.dockerfile("FROM busybox\n\nRUN echo before; echo 'cause of death' >&2; exit 7\n");
-    let args = ["--build-context", &busybox, "--progress", "plain", "--network", "none", "--output", "type=cacheonly", "."];
+    let args = [
+        "--build-context",
+        &busybox,
+        "--progress",
+        "plain",
+        "--network",
+        "none",
+        "--output",
+        "type=cacheonly",
+        ".",
+    ];
     let run = world.rbuild(&args).exits(1);
     let run = run.says("cause of death").says("Dockerfile:3").says("7");
     assert_eq!(run.stdout, "");
@@ -89,7 +99,9 @@ fn a_background_process_does_not_outlive_its_step() {
         return;
     }
     let marker = format!("rbuild-test-{}", std::process::id());
-    world.dockerfile(&format!("FROM busybox\nRUN setsid sh -c ': {marker}; sleep 600' >/dev/null 2>&1 & sleep 0.2\nRUN true\n"));
+    world.dockerfile(&format!(
+        "FROM busybox\nRUN setsid sh -c ': {marker}; sleep 600' >/dev/null 2>&1 & sleep 0.2\nRUN true\n"
+    ));
     world.build_layout("out", &["--network", "none"]);
     assert_eq!(processes_with(&marker), Vec::<String>::new());
 }
@@ -102,7 +114,17 @@ fn exec_form_runs_without_a_shell_and_finds_no_missing_program() {
     }
     let busybox = world.busybox().expect("checked");
     world.dockerfile("FROM busybox\nRUN [\"echo\", \"$HOME\"]\nRUN [\"no-such-program\"]\n");
-    let args = ["--build-context", &busybox, "--progress", "plain", "--network", "none", "--output", "type=cacheonly", "."];
+    let args = [
+        "--build-context",
+        &busybox,
+        "--progress",
+        "plain",
+        "--network",
+        "none",
+        "--output",
+        "type=cacheonly",
+        ".",
+    ];
     world.rbuild(&args).exits(1).says("$HOME").says("no-such-program").says("Dockerfile:3");
 }
 
@@ -131,11 +153,15 @@ fn arguments_are_in_the_history_and_proxies_are_not() {
         return;
     }
     world.dockerfile("FROM busybox\nARG A=1\nRUN echo \"$A $http_proxy\" > /out\n");
-    let args = ["--network", "none", "--build-arg", "A=2", "--build-arg", "http_proxy=http://proxy.invalid:3128"];
+    let args =
+        ["--network", "none", "--build-arg", "A=2", "--build-arg", "http_proxy=http://proxy.invalid:3128"];
     let image = world.build_layout("out", &args);
     assert_eq!(image.entry(1, "out").content, "2 http://proxy.invalid:3128\n");
     let history = &image.config["history"][2];
-    assert_eq!(history["created_by"], json!("RUN |1 A=2 /bin/sh -c echo \"$A $http_proxy\" > /out # buildkit"));
+    assert_eq!(
+        history["created_by"],
+        json!("RUN |1 A=2 /bin/sh -c echo \"$A $http_proxy\" > /out # buildkit")
+    );
     assert!(!image.config.to_string().contains("proxy.invalid"));
 }
 

@@ -6,10 +6,10 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
 
 const APPLETS: &[&str] = &[
-    "cat", "chmod", "chown", "cp", "date", "dd", "echo", "env", "false", "find", "grep", "head", "hostname", "id",
-    "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "printf", "ps", "pwd", "readlink", "rm", "rmdir",
-    "sed", "seq", "setsid", "sh", "sleep", "sort", "stat", "su", "sync", "tail", "tar", "test", "touch", "tr",
-    "true", "umount", "wc", "wget", "yes",
+    "cat", "chmod", "chown", "cp", "date", "dd", "echo", "env", "false", "find", "grep", "head", "hostname",
+    "id", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "printf", "ps", "pwd", "readlink",
+    "rm", "rmdir", "sed", "seq", "setsid", "sh", "sleep", "sort", "stat", "su", "sync", "tail", "tar",
+    "test", "touch", "tr", "true", "umount", "wc", "wget", "yes",
 ];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n";
 const GROUP: &str = "root:x:0:\napp:x:1000:\nextra:x:2000:app\n";

@@ -35,7 +35,8 @@ impl Registry {
         std::fs::create_dir_all(dir).expect("a folder");
         // The port is free when asked for; a rare loser of the race is seen below and tried again.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+            let port =
+                TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
             let config = dir.join("config.yml");
             let text = format!(
                 "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \

@@ -155,7 +155,8 @@ impl Image {
     pub fn entries(&self, index: usize) -> Vec<Entry> {
         use std::io::Read;
         let digest = self.manifest["layers"][index]["digest"].as_str().expect("a digest");
-        let blob = std::fs::File::open(self.dir.join("blobs").join(digest.replace(':', "/"))).expect("a blob");
+        let blob =
+            std::fs::File::open(self.dir.join("blobs").join(digest.replace(':', "/"))).expect("a blob");
         let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(blob));
         let entries = archive.entries().expect("a tar");
         entries

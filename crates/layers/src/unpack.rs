@@ -239,10 +239,9 @@ pub fn read_archive(file: &Arc<File>, limits: &Limits) -> Result<Changes, Unpack
             },
         };
         let is_dir = entry.meta().is_some_and(|meta| meta.is_dir());
-        if path.as_os_str().is_empty() && !is_dir {
-            return Err(refused("the root can only be a directory"));
-        }
-        if matches!(&entry, Entry::HardLink(target) if *target == path) {
+        // Docker passes over an entry that would put a file in the place of the destination itself.
+        let is_destination = path.as_os_str().is_empty() && !is_dir;
+        if is_destination || matches!(&entry, Entry::HardLink(target) if *target == path) {
             continue;
         }
         if !is_dir {

@@ -70,7 +70,7 @@ pub enum MountKind {
         /// Whether what is mounted below `source` comes along.
         recursive: bool,
     },
-    /// A new memory filesystem, without set-id programs and devices.
+    /// A new memory filesystem, without set-id programs.
     Tmpfs {
         /// The largest size, in bytes; half of the memory when absent.
         size: Option<u64>,

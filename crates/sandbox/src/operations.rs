@@ -15,6 +15,17 @@ use crate::mounts::Access;
 use crate::program::{Action, Filesystem, OverlayPlan};
 use crate::sys;
 
+/// Device nodes of an image, a context or a cache are files like others and never opened as devices: a real root has
+/// no device cgroup here to keep it from the disks of the host.
+const NO_DEVICES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
+
+const fn attributes(access: Access) -> MountAttrFlags {
+    match access {
+        Access::ReadOnly => NO_DEVICES.union(MountAttrFlags::MOUNT_ATTR_RDONLY),
+        Access::ReadWrite => NO_DEVICES,
+    }
+}
+
 /// What the operations have built so far.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
@@ -35,7 +46,7 @@ impl Tree {
             Action::RootDirectory(path) => self.root_directory(path),
             Action::ReplaceDirectory(name) => self.replace_directory(name),
             Action::Bind { source, recursive, access, target } => {
-                self.attach(bind(source, *recursive, *access)?, target)
+                self.attach(bind(source, *recursive, attributes(*access))?, target)
             }
             Action::Overlay { plan, target } => self.attach(overlay(plan)?, target),
             Action::Filesystem { filesystem, target } => self.attach(new_filesystem(filesystem)?, target),
@@ -68,7 +79,7 @@ impl Tree {
     }
 
     fn root_directory(&mut self, path: &CStr) -> Result<()> {
-        let mount = bind(path, true, Access::ReadWrite)?;
+        let mount = bind(path, true, NO_DEVICES)?;
         attach_at(mount.as_fd(), CWD, path)?;
         self.root = Some(mount);
         Ok(())
@@ -114,7 +125,7 @@ impl Tree {
         let stat = rustix::fs::fstat(&target)?;
         let cover = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => make(c"tmpfs", &[], MountAttrFlags::MOUNT_ATTR_RDONLY)?,
-            _ => bind(c"/dev/null", false, Access::ReadWrite)?,
+            _ => bind(c"/dev/null", false, MountAttrFlags::empty())?,
         };
         attach_on(cover.as_fd(), target.as_fd())
     }
@@ -126,7 +137,7 @@ impl Tree {
             | OpenTreeFlags::AT_EMPTY_PATH
             | OpenTreeFlags::AT_RECURSIVE;
         let mount = rustix::mount::open_tree(&target, c"", flags)?;
-        sys::set_read_only(mount.as_fd(), true)?;
+        sys::restrict(mount.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, true)?;
         attach_on(mount.as_fd(), target.as_fd())
     }
 
@@ -142,7 +153,7 @@ impl Tree {
     fn device(&self, name: &CStr, host: &CStr) -> Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let target = rustix::fs::openat(self.dev_fd()?, name, flags, Mode::from_raw_mode(0o666))?;
-        attach_on(bind(host, false, Access::ReadWrite)?.as_fd(), target.as_fd())
+        attach_on(bind(host, false, MountAttrFlags::empty())?.as_fd(), target.as_fd())
     }
 
     fn dev_filesystem(&self, name: &CStr, filesystem: &Filesystem) -> Result<()> {
@@ -190,7 +201,7 @@ fn attach_on(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
 
 /// Copies the mount a host path is in. Where the kernel does not let go of what is mounted below it (EINVAL: locked by
 /// the owner of this user namespace's parent), that comes along.
-fn bind(source: &CStr, recursive: bool, access: Access) -> Result<OwnedFd> {
+fn bind(source: &CStr, recursive: bool, attributes: MountAttrFlags) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let with_mounts = flags | OpenTreeFlags::AT_RECURSIVE;
     let (mount, recursive) = if recursive {
@@ -201,8 +212,8 @@ fn bind(source: &CStr, recursive: bool, access: Access) -> Result<OwnedFd> {
             result => (result?, false),
         }
     };
-    if access == Access::ReadOnly {
-        sys::set_read_only(mount.as_fd(), recursive)?;
+    if !attributes.is_empty() {
+        sys::restrict(mount.as_fd(), attributes, recursive)?;
     }
     Ok(mount)
 }
@@ -241,7 +252,7 @@ fn sysfs() -> Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    make(c"sysfs", &[], attributes).or_else(|_| bind(c"/sys", true, Access::ReadOnly))
+    make(c"sysfs", &[], attributes).or_else(|_| bind(c"/sys", true, MountAttrFlags::MOUNT_ATTR_RDONLY))
 }
 
 /// Mounts an overlay, detached. `userxattr` always: without it a directory cannot be replaced in a user namespace, and
@@ -252,7 +263,7 @@ fn sysfs() -> Result<OwnedFd> {
 fn overlay(plan: &OverlayPlan) -> Result<OwnedFd> {
     rustix::process::chdir(plan.base.as_c_str())?;
     // Kernels before 6.5 take any option and complain when the filesystem is created.
-    match overlay_context(plan).and_then(|context| finish(context, MountAttrFlags::empty())) {
+    match overlay_context(plan).and_then(|context| finish(context, NO_DEVICES)) {
         Ok(mount) => Ok(mount),
         Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => overlay_by_mount(plan),
         Err(errno) => Err(errno),
@@ -274,11 +285,11 @@ fn overlay_context(plan: &OverlayPlan) -> Result<OwnedFd> {
 
 fn overlay_by_mount(plan: &OverlayPlan) -> Result<OwnedFd> {
     let mount = |options: &CStr| {
-        let flags = MountFlags::empty();
+        let flags = MountFlags::NODEV;
         rustix::mount::mount(c"overlay", plan.upper.as_c_str(), c"overlay", flags, Some(options))
     };
     mount(&plan.options).or_else(|_| mount(&plan.options_durable))?;
-    let detached = bind(&plan.upper, false, Access::ReadWrite)?;
+    let detached = bind(&plan.upper, false, NO_DEVICES)?;
     rustix::mount::unmount(plan.upper.as_c_str(), UnmountFlags::DETACH)?;
     Ok(detached)
 }

@@ -186,8 +186,8 @@ fn tmpfs(size: Option<u64>, mode: u32) -> Result<Filesystem, RunError> {
     if let Some(size) = size {
         options.push((c"size", c_string(size.to_string().as_ref())?));
     }
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    Ok(Filesystem { kind: c"tmpfs", options, attributes })
+    // Not `nodev`, as BuildKit: no device worth hiding can be made in it (`seccomp`).
+    Ok(Filesystem { kind: c"tmpfs", options, attributes: MountAttrFlags::MOUNT_ATTR_NOSUID })
 }
 
 fn push_proc(

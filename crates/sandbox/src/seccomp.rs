@@ -31,10 +31,10 @@ pub(crate) struct Condition {
     /// The argument's index, from 0.
     argument: u8,
     test: Test,
-    /// The errno if the test holds; `None` executes the call.
-    then: Option<u16>,
-    /// The errno if it does not.
-    otherwise: Option<u16>,
+    /// What happens if the test holds.
+    then: Action,
+    /// What happens if it does not.
+    otherwise: Action,
 }
 
 /// A test of an argument.
@@ -44,10 +44,19 @@ pub(crate) enum Test {
     OneOf(&'static [u32]),
     /// It has one of these bits.
     AnyBit(u32),
+    /// Its bits under the mask are one of these values.
+    Masked(u32, &'static [u32]),
 }
 
 const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
+const REFUSED: Action = Action::Errno(EPERM);
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFBLK: u32 = 0o060_000;
+const S_IFCHR: u32 = 0o020_000;
+/// null, zero, full, random, urandom, tty, ptmx and overlayfs's whiteout, as mknod(2) encodes them.
+const HARMLESS_DEVICES: &[u32] = &[0x103, 0x105, 0x107, 0x108, 0x109, 0x500, 0x502, 0];
 
 /// CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}.
 const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
@@ -58,14 +67,41 @@ const REFUSED_FAMILIES: &[u32] = &[38, 40];
 const PERSONALITIES: &[u32] = &[0, 0x8, 0x20000, 0x20008, 0xffff_ffff];
 
 static CLONE: Condition =
-    Condition { argument: 0, test: Test::AnyBit(NAMESPACE_FLAGS), then: Some(EPERM), otherwise: None };
+    Condition { argument: 0, test: Test::AnyBit(NAMESPACE_FLAGS), then: REFUSED, otherwise: Action::Allow };
 static SOCKET: Condition =
-    Condition { argument: 0, test: Test::OneOf(REFUSED_FAMILIES), then: Some(EPERM), otherwise: None };
+    Condition { argument: 0, test: Test::OneOf(REFUSED_FAMILIES), then: REFUSED, otherwise: Action::Allow };
 static PERSONALITY: Condition =
-    Condition { argument: 0, test: Test::OneOf(PERSONALITIES), then: None, otherwise: Some(EPERM) };
+    Condition { argument: 0, test: Test::OneOf(PERSONALITIES), then: Action::Allow, otherwise: REFUSED };
 /// MS_ASYNC writes nothing, and unwinders use it to ask whether an address is mapped.
 static MSYNC: Condition =
-    Condition { argument: 2, test: Test::AnyBit(MS_SYNC), then: Some(0), otherwise: None };
+    Condition { argument: 2, test: Test::AnyBit(MS_SYNC), then: Action::Errno(0), otherwise: Action::Allow };
+/// A real root may make any device, and without a device cgroup it may open what it made: the disks of the host. The
+/// root filesystem and all binds are mounted `nodev`; this keeps a step from making one where that flag is not, in a
+/// tmpfs. User namespaces refuse all of them anyway.
+static MKNOD: Condition =
+    Condition { argument: 1, test: Test::Masked(S_IFMT, &[S_IFBLK]), then: REFUSED, otherwise: CHARACTER };
+static MKNOD_CHARACTER: Condition = Condition {
+    argument: 1,
+    test: Test::Masked(S_IFMT, &[S_IFCHR]),
+    then: HARMLESS,
+    otherwise: Action::Allow,
+};
+static MKNOD_HARMLESS: Condition =
+    Condition { argument: 2, test: Test::OneOf(HARMLESS_DEVICES), then: Action::Allow, otherwise: REFUSED };
+static MKNODAT: Condition =
+    Condition { argument: 2, test: Test::Masked(S_IFMT, &[S_IFBLK]), then: REFUSED, otherwise: CHARACTER_AT };
+static MKNODAT_CHARACTER: Condition = Condition {
+    argument: 2,
+    test: Test::Masked(S_IFMT, &[S_IFCHR]),
+    then: HARMLESS_AT,
+    otherwise: Action::Allow,
+};
+static MKNODAT_HARMLESS: Condition =
+    Condition { argument: 3, test: Test::OneOf(HARMLESS_DEVICES), then: Action::Allow, otherwise: REFUSED };
+const CHARACTER: Action = Action::When(&MKNOD_CHARACTER);
+const HARMLESS: Action = Action::When(&MKNOD_HARMLESS);
+const CHARACTER_AT: Action = Action::When(&MKNODAT_CHARACTER);
+const HARMLESS_AT: Action = Action::When(&MKNODAT_HARMLESS);
 
 /// Returns the action for a call of the table.
 fn special(name: &str) -> Action {
@@ -74,6 +110,8 @@ fn special(name: &str) -> Action {
         // Its flags are behind a pointer; the C libraries fall back to clone.
         "clone3" => Action::Errno(ENOSYS),
         "socket" => Action::When(&SOCKET),
+        "mknod" => Action::When(&MKNOD),
+        "mknodat" => Action::When(&MKNODAT),
         "personality" => Action::When(&PERSONALITY),
         // What a step writes is read back by us, not by the next boot: a build that dies is built again.
         "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "sync_file_range2" => {

@@ -11,6 +11,7 @@ use std::mem::size_of;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, Result};
+use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
 
 /// Turns the result of `libc::syscall` into a value or the thread's `errno`.
@@ -216,14 +217,18 @@ pub(crate) fn kill_everything_reachable() {
     unsafe { libc::syscall(libc::SYS_kill, -1, libc::SIGKILL) };
 }
 
-/// Makes a detached mount read-only, with all mounts below it when `recursive`. Other attributes stay as they are, so
-/// that locked ones are no obstacle.
+/// Adds attributes to a mount, and to all mounts below it when `recursive`. The others stay as they are, so that
+/// locked ones are no obstacle.
 ///
 /// # References
 /// mount_setattr(2), Linux 5.12
-pub(crate) fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> Result<()> {
-    let attributes =
-        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+pub(crate) fn restrict(mount: BorrowedFd<'_>, attributes: MountAttrFlags, recursive: bool) -> Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: u64::from(attributes.bits()),
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string and the structure is live and of the size passed.
     let done = unsafe {

@@ -82,8 +82,7 @@ impl Fields<'_> {
     pub(super) fn path(&self) -> Result<Vec<u8>, &'static str> {
         let sparse = self.record(b"GNU.sparse.name");
         let long = one_name(sparse.or_else(|| self.record(b"path")), self.extended.path.as_deref())?;
-        let path = long.map_or_else(|| self.short_path(), <[u8]>::to_vec);
-        if path.is_empty() { Err("an entry without a name") } else { Ok(path) }
+        Ok(long.map_or_else(|| self.short_path(), <[u8]>::to_vec))
     }
 
     fn short_path(&self) -> Vec<u8> {

@@ -94,6 +94,7 @@ fn nothing_leads_out() {
     // the root
     check(new().symlink(".", "/canary"), Err("only be a directory"));
     check(new().file("./", "x"), Err("malformed"));
+    check(new().file("", ""), Err("only be a directory"));
     check(new().entry(Header { device: (0, 0), ..Header::new(b'3', "c") }, b""), Err("0:0"));
     // what an archive must not bring: marks of overlayfs
     let marks =
@@ -179,7 +180,6 @@ fn two_meanings_are_refused() {
         "no file has content",
     );
     check(new().symlink("l", ""), "without a target");
-    check(new().file("", ""), "without a name");
     check(new().raw(&[0; 512]).file("hidden", ""), "follows the end mark");
     check(new().entry(Header::new(b'M', "c"), b""), "unsupported type `M`");
     check(new().pax(&[("GNU.sparse.major", b"2")]).file("c", ""), "unknown sparse format");
@@ -362,6 +362,8 @@ fn archives_for_add_are_plain_trees() {
     let expect = [("", "Directory "), ("a", "File 2"), ("b", "File 1"), ("c", "link b"), ("d", "Directory ")];
     assert_eq!(shown, expect);
     assert!(changes.rebase(Path::new("/x")).get("x/a").is_some());
+    let nameless = read(new().file("", "").file("a", "")).unwrap();
+    assert_eq!(nameless.iter().map(|(path, _)| path).collect::<Vec<_>>(), [Path::new("a")]);
     assert!(read(new().symlink("l", "/").file("l/x", "")).is_err());
     assert!(read(new().link("h", "nothing")).is_err());
     assert!(read(new().file("a", &"x".repeat(200_000)).file(".wh.b", "")).unwrap().get(".wh.b").is_some());

@@ -15,6 +15,7 @@ const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 const IF_ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const RET_ALLOW: u32 = 0x7fff_0000;
@@ -91,21 +92,25 @@ fn leaf(action: Action) -> Vec<sock_filter> {
 
 /// Compiles a choice by the low half of an argument (both architectures are little-endian).
 fn choose(condition: &Condition) -> Vec<sock_filter> {
-    let mut code = vec![code(LOAD, ARGUMENTS + 8 * u32::from(condition.argument))];
-    match condition.test {
-        Test::OneOf(values) => {
-            for &value in values {
-                code.push(test(IF_EQUAL, value, 1));
-                code.push(answer(condition.then));
-            }
+    let mut program = vec![code(LOAD, ARGUMENTS + 8 * u32::from(condition.argument))];
+    let (jump, values) = match &condition.test {
+        Test::OneOf(values) => (IF_EQUAL, *values),
+        Test::AnyBit(bits) => (IF_ANY_BIT, std::slice::from_ref(bits)),
+        Test::Masked(mask, values) => {
+            program.push(code(AND, *mask));
+            (IF_EQUAL, *values)
         }
-        Test::AnyBit(bits) => {
-            code.push(test(IF_ANY_BIT, bits, 1));
-            code.push(answer(condition.then));
-        }
+    };
+    let then = leaf(condition.then);
+    for &value in values {
+        program.push(test(jump, value, 1));
+        program.push(code(JUMP, 1));
+        // Where the test does not hold: on to the next value.
+        program.push(code(JUMP, length(&then)));
+        program.extend_from_slice(&then);
     }
-    code.push(answer(condition.otherwise));
-    code
+    program.extend(leaf(condition.otherwise));
+    program
 }
 
 const fn answer(errno: Option<u16>) -> sock_filter {
@@ -126,7 +131,7 @@ mod tests {
     use super::*;
 
     /// Runs a program on a call, as the kernel would.
-    fn run(program: &[sock_filter], arch: u32, number: u32, arguments: [u32; 3]) -> u32 {
+    fn run(program: &[sock_filter], arch: u32, number: u32, arguments: [u32; 4]) -> u32 {
         let (mut at, mut register) = (0usize, 0u32);
         loop {
             let instruction = program[at];
@@ -141,6 +146,10 @@ mod tests {
                         ARCH => arch,
                         offset => arguments[((offset - ARGUMENTS) / 8) as usize],
                     };
+                    continue;
+                }
+                AND => {
+                    register &= instruction.k;
                     continue;
                 }
                 JUMP => {
@@ -169,7 +178,7 @@ mod tests {
         assert!(program.len() < 4096, "{}", program.len());
         for abi in &abis {
             for number in (0..1000).chain([0xf_0002, 0xf_0005, 0xf_0006, 0x4000_0001, u32::MAX]) {
-                let result = run(&program, abi.audit, number, [0; 3]);
+                let result = run(&program, abi.audit, number, [0; 4]);
                 match abi.action(number) {
                     Action::Allow => assert_eq!(result, RET_ALLOW, "{number}"),
                     Action::Errno(errno) => assert_eq!(result, RET_ERRNO | u32::from(errno), "{number}"),
@@ -177,7 +186,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(run(&program, 0xc000_00f3, 0, [0; 3]), RET_ERRNO | u32::from(ENOSYS));
+        assert_eq!(run(&program, 0xc000_00f3, 0, [0; 4]), RET_ERRNO | u32::from(ENOSYS));
     }
 
     #[test]
@@ -188,19 +197,28 @@ mod tests {
             let expect = expect.map_or(RET_ALLOW, |errno| RET_ERRNO | errno);
             assert_eq!(run(&program, x86_64, number, arguments), expect, "{number} {arguments:x?}");
         };
-        check(56, [0x11, 0, 0], None); // clone: SIGCHLD
-        check(56, [0x1000_0011, 0, 0], Some(1)); // CLONE_NEWUSER
-        check(56, [0x0002_0011, 0, 0], Some(1)); // CLONE_NEWNS
-        check(56, [0x003d_0f00, 0, 0], None); // a thread
-        check(41, [2, 1, 0], None); // socket: AF_INET
-        check(41, [16, 3, 0], None); // AF_NETLINK
-        check(41, [38, 5, 0], Some(1)); // AF_ALG
-        check(41, [39, 5, 0], None);
-        check(41, [40, 1, 0], Some(1)); // AF_VSOCK
-        check(135, [0, 0, 0], None); // personality
-        check(135, [0xffff_ffff, 0, 0], None);
-        check(135, [0x0040_0000, 0, 0], Some(1)); // ADDR_NO_RANDOMIZE
-        check(26, [0, 4096, 1], None); // msync: MS_ASYNC
-        check(26, [0, 4096, 4], Some(0)); // MS_SYNC
+        check(56, [0x11, 0, 0, 0], None); // clone: SIGCHLD
+        check(56, [0x1000_0011, 0, 0, 0], Some(1)); // CLONE_NEWUSER
+        check(56, [0x0002_0011, 0, 0, 0], Some(1)); // CLONE_NEWNS
+        check(56, [0x003d_0f00, 0, 0, 0], None); // a thread
+        check(41, [2, 1, 0, 0], None); // socket: AF_INET
+        check(41, [16, 3, 0, 0], None); // AF_NETLINK
+        check(41, [38, 5, 0, 0], Some(1)); // AF_ALG
+        check(41, [39, 5, 0, 0], None);
+        check(41, [40, 1, 0, 0], Some(1)); // AF_VSOCK
+        check(135, [0, 0, 0, 0], None); // personality
+        check(135, [0xffff_ffff, 0, 0, 0], None);
+        check(135, [0x0040_0000, 0, 0, 0], Some(1)); // ADDR_NO_RANDOMIZE
+        check(26, [0, 4096, 1, 0], None); // msync: MS_ASYNC
+        check(26, [0, 4096, 4, 0], Some(0)); // MS_SYNC
+        check(133, [0, 0o100_644, 0xfe00, 0], None); // mknod: a regular file
+        check(133, [0, 0o010_644, 0, 0], None); // a fifo
+        check(133, [0, 0o020_666, 0x103, 0], None); // null
+        check(133, [0, 0o020_666, 0, 0], None); // a whiteout
+        check(133, [0, 0o020_666, 0x101, 0], Some(1)); // mem
+        check(133, [0, 0o060_660, 0xfe00, 0], Some(1)); // a disk
+        check(259, [0, 0, 0o060_660, 0], Some(1)); // mknodat
+        check(259, [0, 0, 0o020_666, 0x103], None);
+        check(259, [0, 0, 0o020_666, 0x10b], Some(1)); // kmsg
     }
 }

@@ -41,6 +41,21 @@ fn devices() {
     });
 }
 
+/// The node of a disk, made by the step or brought by an image, opens nothing.
+#[test]
+fn devices_of_the_host_stay_closed() {
+    each(|lab| {
+        lab.check(
+            "for kind in b c; do mknod /x $kind 8 0 2>/dev/null && echo made $kind; done; echo done",
+            "done\n",
+        );
+        lab.check(
+            "mknod /null c 1 3 2>/dev/null; (: < /null) 2>/dev/null && echo opened; echo done",
+            "done\n",
+        );
+    });
+}
+
 #[test]
 fn pseudo_terminals() {
     each(|lab| {
