@@ -166,7 +166,7 @@ fn arguments_are_in_the_history_and_proxies_are_not() {
 }
 
 /// Command lines of the processes of this machine that hold `text`.
-pub fn processes_with(text: &str) -> Vec<String> {
+pub(crate) fn processes_with(text: &str) -> Vec<String> {
     let own = std::process::id().to_string();
     let processes = std::fs::read_dir("/proc").expect("/proc");
     processes

@@ -15,7 +15,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/a
 const GROUP: &str = "root:x:0:\napp:x:1000:\nextra:x:2000:app\n";
 
 /// Writes a busybox image as an OCI layout tagged `latest`; `None` where there is no static busybox.
-pub fn busybox_layout(layout: &Path) -> Option<()> {
+pub(crate) fn busybox_layout(layout: &Path) -> Option<()> {
     let busybox = std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).ok()?;
     if !is_static(&busybox) {
         return None;

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 const HTPASSWD: &str = "tester:$2y$05$rngne2/hNjmRynYQhxY0dOWZsaylrSKna33lviTkTM6bjftOawJeK\n";
 
 /// A running registry; it ends with the value.
-pub struct Registry {
+pub(crate) struct Registry {
     process: Child,
     port: u16,
 }
 
 impl Registry {
     /// Starts a registry that anybody may use, with its files below `dir`; `None` where docker-registry is missing.
-    pub fn open(dir: &Path) -> Option<Self> {
+    pub(crate) fn open(dir: &Path) -> Option<Self> {
         Self::start(dir, "")
     }
 
     /// Starts a registry that only `tester` with the password `secret` may use.
-    pub fn with_password(dir: &Path) -> Option<Self> {
+    pub(crate) fn with_password(dir: &Path) -> Option<Self> {
         std::fs::create_dir_all(dir).expect("a folder");
         let file = dir.join("htpasswd");
         std::fs::write(&file, HTPASSWD).expect("htpasswd");
@@ -74,12 +74,12 @@ impl Registry {
     }
 
     /// `127.0.0.1:PORT`.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// The full name of an image here.
-    pub fn image(&self, name: &str) -> String {
+    pub(crate) fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.host())
     }
 }

@@ -6,55 +6,55 @@ mod docker_registry;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-pub use base_image::busybox_layout;
-pub use docker_registry::Registry;
+pub(crate) use base_image::busybox_layout;
+pub(crate) use docker_registry::Registry;
 
 /// A folder with a store, a build context and an environment that holds nothing of the caller's.
-pub struct World {
+pub(crate) struct World {
     dir: tempfile::TempDir,
 }
 
 /// What one run of the binary gave.
-pub struct Run {
+pub(crate) struct Run {
     /// The exit status; a signal counts as 128 plus its number.
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(dir.path().join("context")).expect("a context folder");
         Self { dir }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.path("store")
     }
 
-    pub fn context(&self) -> PathBuf {
+    pub(crate) fn context(&self) -> PathBuf {
         self.path("context")
     }
 
     /// Writes a file of the build context, with the folders it stands in.
-    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.context().join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders of the context");
         std::fs::write(&path, content).expect("a file of the context");
         path
     }
 
-    pub fn dockerfile(&self, text: &str) {
+    pub(crate) fn dockerfile(&self, text: &str) {
         self.file("Dockerfile", text);
     }
 
     /// The busybox base image as `--build-context NAME=…` wants it.
-    pub fn busybox(&self) -> Option<String> {
+    pub(crate) fn busybox(&self) -> Option<String> {
         let layout = self.path("busybox");
         if !layout.exists() {
             busybox_layout(&layout)?;
@@ -62,7 +62,7 @@ impl World {
         Some(format!("busybox=oci-layout://{}:latest", layout.display()))
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path("home")).env("RBUILD_ROOT", self.store());
@@ -70,12 +70,12 @@ impl World {
         command
     }
 
-    pub fn rbuild<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Run {
+    pub(crate) fn rbuild<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Run {
         Run::of(self.command().args(args).output().expect("rbuild starts"))
     }
 
     /// Builds the context into an OCI layout folder and returns what is in it.
-    pub fn build_layout(&self, name: &str, args: &[&str]) -> Image {
+    pub(crate) fn build_layout(&self, name: &str, args: &[&str]) -> Image {
         let dest = self.path(name);
         let output = format!("type=oci,dest={},tar=false", dest.display());
         let mut all = vec!["--output", output.as_str(), "--progress", "plain"];
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// Names of everything below the store that is not a blob, an index or a cache entry of its own accord.
-    pub fn scratch_left(&self) -> Vec<PathBuf> {
+    pub(crate) fn scratch_left(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.store().join("tmp"))
             .map(|dir| dir.map(|entry| entry.expect("an entry").path()).collect())
             .unwrap_or_default()
@@ -106,35 +106,35 @@ impl Run {
     }
 
     #[track_caller]
-    pub fn success(self) -> Self {
+    pub(crate) fn success(self) -> Self {
         self.exits(0)
     }
 
     #[track_caller]
-    pub fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "exit status\nstdout: {}\nstderr: {}", self.stdout, self.stderr);
         assert!(!self.stderr.contains("panicked at"), "{}", self.stderr);
         self
     }
 
     #[track_caller]
-    pub fn says(self, text: &str) -> Self {
+    pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "stderr lacks {text:?}:\n{}", self.stderr);
         self
     }
 }
 
 /// The one image of an OCI layout folder, read without rbuild's own code.
-pub struct Image {
-    pub dir: PathBuf,
-    pub digest: String,
-    pub manifest: serde_json::Value,
-    pub config: serde_json::Value,
+pub(crate) struct Image {
+    pub(crate) dir: PathBuf,
+    pub(crate) digest: String,
+    pub(crate) manifest: serde_json::Value,
+    pub(crate) config: serde_json::Value,
 }
 
 impl Image {
     #[track_caller]
-    pub fn open(dir: &Path) -> Self {
+    pub(crate) fn open(dir: &Path) -> Self {
         let json = |path: PathBuf| -> serde_json::Value {
             let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             serde_json::from_slice(&bytes).expect("JSON")
@@ -147,12 +147,12 @@ impl Image {
         Self { dir: dir.to_owned(), digest, manifest, config }
     }
 
-    pub fn layers(&self) -> usize {
+    pub(crate) fn layers(&self) -> usize {
         self.manifest["layers"].as_array().map_or(0, Vec::len)
     }
 
     /// Path, kind, mode, owner and content of the entries of layer `index`, as the `tar` crate reads them.
-    pub fn entries(&self, index: usize) -> Vec<Entry> {
+    pub(crate) fn entries(&self, index: usize) -> Vec<Entry> {
         use std::io::Read;
         let digest = self.manifest["layers"][index]["digest"].as_str().expect("a digest");
         let blob =
@@ -177,12 +177,12 @@ impl Image {
     }
 
     /// The paths of layer `index` without a final slash, in order.
-    pub fn paths(&self, index: usize) -> Vec<String> {
+    pub(crate) fn paths(&self, index: usize) -> Vec<String> {
         self.entries(index).into_iter().map(|entry| entry.path.trim_end_matches('/').to_owned()).collect()
     }
 
     #[track_caller]
-    pub fn entry(&self, layer: usize, path: &str) -> Entry {
+    pub(crate) fn entry(&self, layer: usize, path: &str) -> Entry {
         let found = self.entries(layer).into_iter().find(|entry| entry.path.trim_end_matches('/') == path);
         found.unwrap_or_else(|| panic!("no {path} in layer {layer}: {:?}", self.paths(layer)))
     }
@@ -190,21 +190,21 @@ impl Image {
 
 /// One entry of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub path: String,
-    pub kind: tar::EntryType,
-    pub mode: u32,
-    pub owner: (u64, u64),
-    pub content: String,
+pub(crate) struct Entry {
+    pub(crate) path: String,
+    pub(crate) kind: tar::EntryType,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u64, u64),
+    pub(crate) content: String,
 }
 
 /// Says why a test did not run.
-pub fn skipped(reason: &str) {
+pub(crate) fn skipped(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
 /// Whether this machine can run steps and has the base image for it; says so where it cannot.
-pub fn can_run(world: &World) -> bool {
+pub(crate) fn can_run(world: &World) -> bool {
     if world.busybox().is_none() {
         skipped("no statically linked /bin/busybox (Debian: busybox-static)");
         return false;
@@ -217,7 +217,7 @@ pub fn can_run(world: &World) -> bool {
 }
 
 /// Whether a program is on the PATH; says so where it is not.
-pub fn have(program: &str) -> bool {
+pub(crate) fn have(program: &str) -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .any(|dir| dir.join(program).is_file());
     if !found {
@@ -228,7 +228,7 @@ pub fn have(program: &str) -> bool {
 
 /// Runs another tool and returns its standard output; fails the test with what it said otherwise.
 #[track_caller]
-pub fn tool(program: &str, args: &[&str]) -> String {
+pub(crate) fn tool(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().expect("the tool starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
