@@ -3,6 +3,7 @@
 //! One target, one module per subject. A test that cannot run on this machine says `skipped: <reason>`; with `CI=true`
 //! `tests/run.sh` turns such a line into a failure.
 
+mod architecture;
 mod build;
 mod faults;
 mod images;
