@@ -177,3 +177,17 @@ pub(crate) fn processes_with(text: &str) -> Vec<String> {
         .filter(|line| line.contains(text))
         .collect()
 }
+
+#[test]
+fn a_host_that_cannot_run_says_so_before_the_first_step() {
+    let world = World::new();
+    world.file("a", "a");
+    world.dockerfile("FROM scratch\nCOPY a /\nRUN true\n");
+    // An isolation that is not implemented works nowhere.
+    let args = ["--isolation", "chroot", "--progress", "plain", "--output", "type=cacheonly", "."];
+    let run =
+        world.rbuild(&args).exits(4).says("cannot run RUN steps on this host").says("choose the isolation");
+    assert!(!run.stderr.contains("COPY"), "{}", run.stderr);
+    world.dockerfile("FROM scratch\nCOPY a /\n");
+    world.rbuild(&args).success();
+}

@@ -12,7 +12,7 @@ use rbuild_registry::Client;
 use rbuild_sandbox::Cancel;
 
 use crate::context::{ContextDir, NamedContext};
-use crate::error::BuildError;
+use crate::error::{BuildError, Place};
 use crate::event::Event;
 use crate::execute::{Clock, Executor, ExecutorSettings};
 use crate::export::{Exporter, Output, Outputs};
@@ -235,7 +235,8 @@ impl Build {
             if missing.is_empty() {
                 break;
             }
-            for base in self.cancellable(images.resolve(&missing)).await?? {
+            let resolved = self.cancellable(images.resolve(&missing)).await?;
+            for base in resolved.map_err(|error| error.in_dockerfile(|name| source.place(&graph, name)))? {
                 if let Some(digest) = base.digest {
                     let digest = digest.to_string();
                     (self.on_event)(Event::Resolved { name: base.request.name.clone(), digest });
@@ -313,6 +314,13 @@ pub(crate) struct Source {
 impl Source {
     fn refuse(&self, diagnostics: Vec<Diagnostic>) -> BuildError {
         BuildError::Refused { name: self.name.clone(), text: self.dockerfile.text.clone(), diagnostics }
+    }
+
+    /// Finds where an image is named.
+    fn place(&self, graph: &plan::Graph, image: &str) -> Option<Place> {
+        let (span, near) = graph.place(image)?;
+        let hint = near.map(|stage| format!("did you mean the stage {stage}?"));
+        Some(Place { dockerfile: self.name.clone(), text: self.dockerfile.text.clone(), span, hint })
     }
 }
 

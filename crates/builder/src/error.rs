@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rbuild_dockerfile::Diagnostic;
+use rbuild_dockerfile::{Diagnostic, Span};
 use rbuild_image::StoreError;
 use rbuild_layers::store::StoreDirError;
 use rbuild_registry::CopyError;
@@ -51,21 +51,18 @@ pub enum BuildError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A base image cannot be found.
-    #[error("image {name}")]
-    Resolve {
-        /// The name as the Dockerfile has it.
-        name: String,
-        /// Why.
-        source: Box<StoreError>,
-    },
-    /// A base image was found and cannot be used.
+    /// An image that the Dockerfile names cannot be found.
+    #[error(transparent)]
+    Resolve(Box<Unresolved>),
+    /// An image was found and cannot be used.
     #[error("cannot use the image {name}: {reason}")]
     Base {
         /// The name as the Dockerfile has it.
         name: String,
         /// What is wrong with it.
         reason: String,
+        /// Where the Dockerfile names it.
+        place: Option<Box<Place>>,
     },
     /// This host cannot run the steps.
     #[error("cannot run RUN steps on this host")]
@@ -90,6 +87,44 @@ pub enum BuildError {
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// An image that cannot be found.
+#[derive(Debug)]
+pub struct Unresolved {
+    /// The name as the Dockerfile has it.
+    pub name: String,
+    /// Where the Dockerfile names it.
+    pub place: Option<Box<Place>>,
+    /// Why.
+    pub source: StoreError,
+}
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot resolve the image {}", self.name)
+    }
+}
+
+impl std::error::Error for Unresolved {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // A registry's error names the request; what stands between says "cannot resolve" a second time.
+        let request = std::error::Error::source(&self.source);
+        request.filter(|cause| cause.is::<rbuild_registry::Error>()).or(Some(&self.source))
+    }
+}
+
+/// A place in a Dockerfile, for an error that is met outside of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The Dockerfile's name, as given.
+    pub dockerfile: String,
+    /// Its text, which `span` points into.
+    pub text: String,
+    /// The instruction.
+    pub span: Span,
+    /// What was probably meant.
+    pub hint: Option<String>,
 }
 
 /// A step that failed, and its place.
@@ -126,6 +161,25 @@ pub enum Failure {
 }
 
 impl BuildError {
+    /// Adds the place that names an image to an error about that image.
+    pub(crate) fn in_dockerfile(mut self, find: impl FnOnce(&str) -> Option<Place>) -> Self {
+        match &mut self {
+            Self::Resolve(unresolved) => unresolved.place = find(&unresolved.name).map(Box::new),
+            Self::Base { name, place, .. } => *place = find(name).map(Box::new),
+            _ => {}
+        }
+        self
+    }
+
+    /// Returns where the Dockerfile names the image that this error is about.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Resolve(unresolved) => unresolved.place.as_deref(),
+            Self::Base { place, .. } => place.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Tells what kind of failure this is.
     pub fn failure(&self) -> Failure {
         // A full disk is met wherever bytes are written, also while a registry answers.
@@ -138,7 +192,7 @@ impl BuildError {
             | Self::Context(_)
             | Self::NamedContext(_)
             | Self::Option { .. } => Failure::Usage,
-            Self::Resolve { .. } | Self::Push { .. } => Failure::Registry,
+            Self::Resolve(_) | Self::Push { .. } => Failure::Registry,
             Self::Isolation(_) => Failure::Host,
             Self::Cancelled => Failure::Cancelled,
             Self::Step(failed) => match failed.source {

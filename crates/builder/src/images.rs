@@ -15,7 +15,7 @@ use rbuild_registry::Client;
 
 use crate::build::OnEvent;
 use crate::context::{ContextDir, LayoutImage, NamedContext};
-use crate::error::BuildError;
+use crate::error::{BuildError, Unresolved};
 use crate::event::{Event, Transfer, TransferState};
 use crate::options::{BuildOptions, Pull};
 use crate::plan::ImageRequest;
@@ -94,7 +94,7 @@ impl Images {
     }
 
     async fn find(&self, request: &ImageRequest) -> Result<BaseImage, BuildError> {
-        let failed = |source| BuildError::Resolve { name: request.name.clone(), source: Box::new(source) };
+        let failed = |source| unresolved(request, source);
         let context = request.context.as_ref().and_then(|key| self.contexts.get(key));
         let (source, resolved): (Arc<dyn Source>, Resolved) = match context {
             Some(NamedContext::Scratch) => return Ok(without_blobs(request, Origin::Nowhere)),
@@ -107,10 +107,7 @@ impl Images {
             Some(NamedContext::Image(name)) => self.lookup(name).await.map_err(failed)?,
             None => {
                 let parsed = request.name.parse::<Reference>();
-                let name = parsed.map_err(|error| BuildError::Base {
-                    name: request.name.clone(),
-                    reason: error.to_string(),
-                })?;
+                let name = parsed.map_err(|error| unusable(request, error.to_string()))?;
                 self.lookup(&name).await.map_err(failed)?
             }
         };
@@ -143,16 +140,16 @@ impl Images {
         source: Arc<dyn Source>,
         resolved: Resolved,
     ) -> Result<BaseImage, BuildError> {
-        let failed = |source| BuildError::Resolve { name: request.name.clone(), source: Box::new(source) };
-        let unusable = |reason: String| BuildError::Base { name: request.name.clone(), reason };
+        let failed = |source| unresolved(request, source);
         let manifest = select(&*source, resolved, &request.platform).await.map_err(failed)?;
         let manifest =
-            manifest.ok_or_else(|| unusable(format!("it has no image for {}", request.platform)))?;
+            manifest.ok_or_else(|| unusable(request, format!("it has no image for {}", request.platform)))?;
         let config = source.manifest(&manifest.value().config).await.map_err(failed)?;
-        let config = Raw::<ImageConfig>::parse(config).map_err(|error| unusable(error.to_string()))?;
+        let config =
+            Raw::<ImageConfig>::parse(config).map_err(|error| unusable(request, error.to_string()))?;
         let digest = Some(manifest.digest());
         let image = Image::from_parts(manifest.into_value(), config.into_value());
-        let image = image.map_err(|error| unusable(error.to_string()))?;
+        let image = image.map_err(|error| unusable(request, error.to_string()))?;
         Ok(BaseImage { request: request.clone(), digest, image, origin: Origin::Blobs(source) })
     }
 }
@@ -194,6 +191,14 @@ impl BaseImage {
         let image = self.request.name.clone();
         Event::Pull(Transfer { image, digest: descriptor.digest.to_string(), done, total, state })
     }
+}
+
+fn unresolved(request: &ImageRequest, source: StoreError) -> BuildError {
+    BuildError::Resolve(Box::new(Unresolved { name: request.name.clone(), place: None, source }))
+}
+
+fn unusable(request: &ImageRequest, reason: String) -> BuildError {
+    BuildError::Base { name: request.name.clone(), reason, place: None }
 }
 
 fn without_blobs(request: &ImageRequest, origin: Origin) -> BaseImage {

@@ -49,7 +49,7 @@ mod report;
 mod schedule;
 
 pub use build::{Build, Built, OnEvent};
-pub use error::{BuildError, FailedStep, Failure};
+pub use error::{BuildError, FailedStep, Failure, Place, Unresolved};
 pub use event::Event;
 pub use export::{Output, OutputKind};
 pub use options::{BuildOptions, Context};

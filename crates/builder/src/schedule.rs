@@ -16,8 +16,11 @@ use crate::plan::{Base, Plan, PlannedStage, Step, StepKind};
 /// Blocks. `text` is the Dockerfile's, for line numbers.
 pub(crate) fn run(executor: &Executor, plan: &Plan, text: &str) -> Result<Stage, BuildError> {
     let runs = |step: &Step| matches!(step.kind, StepKind::Run(_));
-    let needs_sandbox = plan.stages.iter().any(|stage| stage.steps.iter().any(runs));
-    let mut schedule = Schedule { executor, text, next: 0, done: Vec::new(), sandbox_wanted: needs_sandbox };
+    // A build that cannot run its RUN steps says so before it makes anything.
+    if plan.stages.iter().any(|stage| stage.steps.iter().any(runs)) {
+        executor.sandbox()?;
+    }
+    let mut schedule = Schedule { executor, text, next: 0, done: Vec::new() };
     for planned in &plan.stages {
         let stage = schedule.stage(planned)?;
         schedule.done.push(stage);
@@ -35,7 +38,6 @@ struct Schedule<'a> {
     /// The number of the next step that is shown.
     next: usize,
     done: Vec<Stage>,
-    sandbox_wanted: bool,
 }
 
 /// A step that is shown, and its place.
@@ -77,6 +79,7 @@ impl Schedule<'_> {
                 let unplanned = || BuildError::Base {
                     name: planned.name.clone(),
                     reason: "its base stage is not built".to_owned(),
+                    place: None,
                 };
                 self.done.get(*index).map(Stage::above).ok_or_else(unplanned)?
             }
@@ -122,23 +125,18 @@ impl Schedule<'_> {
         }
     }
 
-    fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepFailure> {
+    fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepError> {
         let keys = match self.executor.look_up(task, stage)? {
             Lookup::Hit(made) => return Ok(*made),
             Lookup::Miss(keys) => keys,
         };
-        // A build that cannot run its RUN steps says so before it makes anything.
-        if self.sandbox_wanted {
-            self.executor.sandbox().map_err(StepFailure::Host)?;
-        }
-        Ok(self.executor.make(task, stage, &keys)?)
+        self.executor.make(task, stage, &keys)
     }
 
-    fn locate(&self, failure: StepFailure, step: &Step, place: Place<'_>) -> BuildError {
-        match failure {
-            StepFailure::Host(unavailable) => BuildError::Isolation(unavailable),
-            StepFailure::Step(StepError::Cancelled) => BuildError::Cancelled,
-            StepFailure::Step(source) => BuildError::Step(Box::new(FailedStep {
+    fn locate(&self, error: StepError, step: &Step, place: Place<'_>) -> BuildError {
+        match error {
+            StepError::Cancelled => BuildError::Cancelled,
+            source => BuildError::Step(Box::new(FailedStep {
                 stage: place.stage.name.clone(),
                 number: place.number,
                 total: place.total,
@@ -147,17 +145,6 @@ impl Schedule<'_> {
                 source,
             })),
         }
-    }
-}
-
-enum StepFailure {
-    Host(rbuild_sandbox::Unavailable),
-    Step(StepError),
-}
-
-impl From<StepError> for StepFailure {
-    fn from(error: StepError) -> Self {
-        Self::Step(error)
     }
 }
 

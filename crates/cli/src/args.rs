@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the build failed, 2 usage or refused Dockerfile, 3 registry, \
     4 this host cannot, 130 and 143 interrupted.";
@@ -26,14 +26,29 @@ impl Cli {
     pub(crate) fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut args: Vec<OsString> = args.into_iter().collect();
         let first = args.get(1).map(|first| first.to_string_lossy().into_owned());
-        let is_verb = |first: &str| {
-            let flags = ["-h", "--help", "-V", "--version"];
-            flags.contains(&first) || Verb::has_subcommand(first)
-        };
-        if !first.as_deref().is_some_and(is_verb) {
-            args.insert(args.len().min(1), "build".into());
+        let is_verb = |first: &str| matches!(first, "-V" | "--version") || Verb::has_subcommand(first);
+        match first.as_deref() {
+            Some(flag @ ("-h" | "--help")) => Err(Self::help(flag)),
+            Some(first) if is_verb(first) => Self::try_parse_from(args),
+            _ => {
+                args.insert(args.len().min(1), "build".into());
+                Self::try_parse_from(args)
+            }
         }
-        Self::try_parse_from(args)
+    }
+
+    /// The help without a verb: the verbs, and what `build` takes.
+    fn help(flag: &str) -> clap::Error {
+        let build = BuildArgs::augment_args(clap::Command::new("build"));
+        let name = "rbuild";
+        let command = Self::command()
+            .subcommand_required(false)
+            .args(build.get_arguments())
+            .override_usage(format!("{name} [build] [OPTIONS] [CONTEXT]\n       {name} <COMMAND>"));
+        match command.try_get_matches_from([name, flag]) {
+            Err(help) => help,
+            Ok(_) => Self::command().error(clap::error::ErrorKind::DisplayHelp, ""),
+        }
     }
 }
 
@@ -329,7 +344,7 @@ mod tests {
 
     #[test]
     fn clap_accepts_its_own_definition() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]
@@ -347,6 +362,16 @@ mod tests {
         check("dir -f x", "dir", Some("x"));
         check("./parse", "./parse", None);
         check("-- parse", "parse", None);
+    }
+
+    #[test]
+    fn help_lists_verbs_and_the_options_of_build() {
+        for flag in ["--help", "-h"] {
+            let help = parse(flag).unwrap_err().to_string();
+            for word in ["--file", "--tag", "[CONTEXT]", "  inspect", "Exit codes"] {
+                assert!(help.contains(word), "{flag}: {help}");
+            }
+        }
     }
 
     #[test]

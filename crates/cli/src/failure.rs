@@ -5,6 +5,7 @@ use std::io;
 
 use rbuild_builder::execute::StepError;
 use rbuild_builder::{BuildError, FailedStep, Failure as BuildFailure};
+use rbuild_dockerfile::line_col;
 use rbuild_image::{LayoutError, StoreError, StoreErrorKind};
 use rbuild_layers::store::StoreDirError;
 use rbuild_registry::CopyError;
@@ -64,6 +65,12 @@ impl Failure {
         }
         if let Some(built) = error.downcast_ref::<BuildError>() {
             failure.code = code(built);
+        }
+        if let Some(place) = error.downcast_ref().and_then(BuildError::place) {
+            let line = line_col(&place.text, place.span.start).0;
+            failure.excerpt =
+                diagnostic::excerpt(&place.dockerfile, &place.text, line, &error.to_string(), colour);
+            failure.hints.extend(place.hint.clone());
         }
         if let Some(BuildError::Refused { name, text, diagnostics }) = error.downcast_ref() {
             failure.excerpt = Some(diagnostic::render(name, text, diagnostics, colour));
@@ -152,10 +159,16 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<String
         let _ = unavailable;
         return Some((HOST, None));
     }
-    match cause.downcast_ref::<StoreError>()?.kind() {
-        StoreErrorKind::Unauthorized | StoreErrorKind::Denied | StoreErrorKind::Unavailable => {
-            Some((REGISTRY, None))
-        }
+    let store = match cause.downcast_ref() {
+        // Transparent: the store's error is not among the causes.
+        Some(CopyError::Store(error)) => Some(error),
+        _ => cause.downcast_ref::<StoreError>(),
+    };
+    match store?.kind() {
+        StoreErrorKind::Unauthorized
+        | StoreErrorKind::Denied
+        | StoreErrorKind::Unavailable
+        | StoreErrorKind::Corrupt { .. } => Some((REGISTRY, None)),
         _ => None,
     }
 }
@@ -267,6 +280,30 @@ error: [build 1/2] RUN make: `/bin/sh -c make` did not complete successfully: ex
 error: Dockerfile cannot be built: line 1: unknown instruction: FORM
 ";
         check(refused.into(), USAGE, expect);
+    }
+
+    #[test]
+    fn unresolved_images_are_shown_where_they_are_named() {
+        let text = "FROM scratch AS build\nFROM biuld\n".to_owned();
+        let place = rbuild_builder::Place {
+            dockerfile: "Dockerfile".to_owned(),
+            span: rbuild_dockerfile::Span::new(22, 32),
+            text,
+            hint: Some("did you mean the stage build?".to_owned()),
+        };
+        let unresolved = rbuild_builder::Unresolved {
+            name: "biuld".to_owned(),
+            place: Some(Box::new(place)),
+            source: StoreError::new(StoreErrorKind::NotFound, "there is no registry client"),
+        };
+        let expect = " --> Dockerfile:2:1
+  |
+2 | FROM biuld
+  | ^^^^^^^^^^ cannot resolve the image biuld
+error: cannot resolve the image biuld: there is no registry client
+hint: did you mean the stage build?
+";
+        check(BuildError::Resolve(Box::new(unresolved)).into(), REGISTRY, expect);
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Executor {
         found.ok_or_else(|| BuildError::Base {
             name: request.name.clone(),
             reason: "it was not resolved".to_owned(),
+            place: None,
         })
     }
 

@@ -103,6 +103,21 @@ impl Graph {
         out.into_iter().collect()
     }
 
+    /// Finds the instruction that names an image first, and the stage that was probably meant by `--from` or `FROM`.
+    pub fn place(&self, image: &str) -> Option<(Span, Option<&str>)> {
+        let is_image = |origin: &Origin| matches!(origin, Origin::Image(request) if request.name == image);
+        let reachable = self.reachable();
+        let stages = reachable.iter().filter_map(|&index| self.stages.get(index));
+        let span = stages.flat_map(|stage| {
+            let from = is_image(&stage.origin).then_some(stage.from);
+            let named = |linked: &&Linked| linked.sources.iter().flatten().any(is_image);
+            let instructions = stage.instructions.iter().filter(named).map(|linked| linked.instruction.span);
+            from.into_iter().chain(instructions)
+        });
+        let near = rbuild_dockerfile::nearest(image, self.lookup.by_name.keys().map(String::as_str));
+        span.min_by_key(|span| span.start).map(|span| (span, near))
+    }
+
     /// Lists the positions of the stages that are needed, in order.
     pub(super) fn reachable(&self) -> BTreeSet<usize> {
         if self.scope == Scope::All {

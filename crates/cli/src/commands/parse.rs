@@ -92,9 +92,8 @@ impl Checked {
     }
 
     fn to_json(&self, name: &str) -> Value {
-        let text = &self.dockerfile.text;
-        let error =
-            self.error.as_ref().map(|error| json!({"message": error.message, "line": line(text, error)}));
+        let place = |error| line(&self.dockerfile, error);
+        let error = self.error.as_ref().map(|error| json!({"message": error.message, "line": place(error)}));
         let finding = |finding: &Diagnostic| {
             let (start, end) = finding.lines.unwrap_or_default();
             json!({"rule": finding.rule, "start": start, "end": end})
@@ -167,9 +166,21 @@ fn violation(dockerfile: &Dockerfile, findings: &[Diagnostic]) -> Option<Diagnos
     Some(Diagnostic { lines: first.lines, span: first.span, ..Diagnostic::error(message) })
 }
 
-fn line(text: &str, error: &Diagnostic) -> Option<usize> {
+/// The line an error is reported on; 0 for a parser directive, which belongs to no instruction.
+fn line(dockerfile: &Dockerfile, error: &Diagnostic) -> Option<usize> {
+    let text = &dockerfile.text;
+    if error.span.is_some_and(|span| is_directive(text.get(span.start..).unwrap_or_default())) {
+        return Some(0);
+    }
     let of_span = || error.span.map(|span| line_col(text, span.start).0);
     error.lines.map(|(start, _)| usize::try_from(start).unwrap_or(usize::MAX)).or_else(of_span)
+}
+
+/// Tells whether a text begins with a line as `# escape=`.
+fn is_directive(text: &str) -> bool {
+    let comment = text.lines().next().and_then(|line| line.strip_prefix('#'));
+    let key = comment.and_then(|comment| comment.split_once('=')).map(|(key, _)| key.trim());
+    key.is_some_and(|key| ["escape", "syntax", "check"].iter().any(|known| key.eq_ignore_ascii_case(known)))
 }
 
 fn stage(stage: &Stage) -> Value {
