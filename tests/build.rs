@@ -67,6 +67,9 @@ fn only_what_the_target_needs_is_built() {
         "FROM nowhere.invalid/base AS unused\nRUN false\nFROM scratch AS one\nCOPY a /one\nFROM scratch AS two\nCOPY --from=one /one /two\n\
          FROM scratch\nCOPY missing /\n",
     );
+    if !crate::support::is_root("reading another stage needs root until owners are recorded") {
+        return;
+    }
     let image = world.build_layout("out", &["--target", "two"]);
     assert_eq!(image.paths(0), ["two"]);
 }

@@ -3,6 +3,12 @@
 //! One target, one module per subject. A test that cannot run on this machine says `skipped: <reason>`; with `CI=true`
 //! `tests/run.sh` turns such a line into a failure.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests find tools on the PATH and say why they skip"
+)]
+
 mod architecture;
 mod build;
 mod faults;

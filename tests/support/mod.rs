@@ -209,11 +209,16 @@ pub(crate) fn can_run(world: &World) -> bool {
         skipped("no statically linked /bin/busybox (Debian: busybox-static)");
         return false;
     }
-    if !rustix::process::geteuid().is_root() {
-        skipped("RUN needs root until unprivileged isolation stands");
-        return false;
+    is_root("RUN needs root until unprivileged isolation stands")
+}
+
+/// Whether the tests run as root; says `why` they should where they do not.
+pub(crate) fn is_root(why: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skipped(why);
     }
-    true
+    root
 }
 
 /// Whether a program is on the PATH; says so where it is not.

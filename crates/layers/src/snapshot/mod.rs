@@ -90,6 +90,9 @@ pub enum SnapshotError {
     /// A tree could not be read or written.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// The files of an image belong to users that this process cannot give files to.
+    #[error("files of an image belong to root and others, and only root can make such files so far")]
+    Ownership(#[source] RootError),
     /// A snapshot directory could not be made or moved.
     #[error("cannot {operation} `{}`", path.display())]
     Io {

@@ -18,7 +18,7 @@ use rbuild_image::{ChainId, DiffId, Digest, Digester, Layer};
 use super::{Active, SnapshotError, Snapshotter, failed};
 use crate::compress::{decompress, read_ahead};
 use crate::meta::Meta;
-use crate::root::Root;
+use crate::root::{Root, RootError};
 use crate::store::Store;
 use crate::unpack::{Limits, unpack};
 use crate::view::View;
@@ -186,7 +186,12 @@ fn make_upper(scratch: &Path, lower: &View) -> Result<Root, SnapshotError> {
     make_directory(&tree, 0o755)?;
     let upper = Root::open(&tree)?;
     let meta = lower.metadata(Path::new(""))?.unwrap_or_else(Meta::default_directory);
-    upper.set_meta(Path::new(""), &meta)?;
+    let denied =
+        |error: &RootError| error.io().is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied);
+    upper.set_meta(Path::new(""), &meta).map_err(|error| match denied(&error) {
+        true => SnapshotError::Ownership(error),
+        false => error.into(),
+    })?;
     Ok(upper)
 }
 
