@@ -37,3 +37,39 @@ fn two_builds_from_nothing_have_one_digest() {
     world.file("a", "a");
     assert!(first == build("two.tar"), "the archives differ");
 }
+
+#[test]
+fn a_build_in_which_nothing_changed_has_the_digest_it_had() {
+    let world = World::new();
+    world.file("a", "a");
+    let check = |dockerfile: &str| {
+        world.dockerfile(dockerfile);
+        let first = world.build_layout("first", &[]);
+        std::thread::sleep(std::time::Duration::from_millis(5)); // the clock does not stand still between builds
+        let again = world.build_layout("again", &[]);
+        assert_eq!(first.digest, again.digest, "{dockerfile}:\n{}\n{}", first.config, again.config);
+        for name in ["first", "again"] {
+            std::fs::remove_dir_all(world.path(name)).expect("the layout");
+        }
+        first
+    };
+    let image = check("FROM scratch\nENV A=b\nCOPY a /a\nLABEL c=d\nWORKDIR /w\n");
+    let times: Vec<_> =
+        image.config["history"].as_array().expect("a list").iter().map(|entry| &entry["created"]).collect();
+    assert_eq!(times[0], times[1], "ENV has the time of the first new layer: {times:?}");
+    assert_eq!(times[1], times[2], "LABEL has the time of the layer before: {times:?}");
+    assert_ne!(times[1], times[3]);
+    assert_eq!(&image.config["created"], times[3]);
+    check("FROM scratch AS below\nENV A=b\nFROM below\nCOPY a /a\n");
+    check("FROM scratch\nENV A=b\n");
+    if world.busybox().is_some() {
+        let image = check("FROM busybox\nENV A=b\n");
+        assert_eq!(image.config["created"], "2026-01-01T00:00:00Z", "no layer is new");
+        let image = check("FROM busybox AS below\nENV A=b\nFROM below\nCOPY a /b\n");
+        let history = &image.config["history"];
+        assert_eq!(history[1]["created"], history[2]["created"], "also when they stand in another stage");
+    }
+    if can_run(&world) {
+        check("FROM busybox\nRUN --network=none date > /date\nCMD [\"sh\"]\n");
+    }
+}

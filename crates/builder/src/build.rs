@@ -150,7 +150,7 @@ impl Build {
         let (plan, images) = self.plan(&dockerfile, images).await?;
         self.announce(&plan);
 
-        let epoch = self.epoch()?;
+        let epoch = self.options.source_date_epoch.or(plan.source_date_epoch);
         let executor = Arc::new(Executor::new(ExecutorSettings {
             options: self.options.clone(),
             store,
@@ -273,21 +273,6 @@ impl Build {
             stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
             steps: plan.stages.iter().map(|stage| stage.steps.len()).sum(),
         });
-    }
-
-    fn epoch(&self) -> Result<Option<i64>, BuildError> {
-        if let Some(epoch) = self.options.source_date_epoch {
-            return Ok(Some(epoch));
-        }
-        let value = self.options.build_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty());
-        let parse = |value: &String| {
-            value.parse().map_err(|_| BuildError::Option {
-                option: "SOURCE_DATE_EPOCH",
-                value: value.clone(),
-                reason: "want seconds since 1970".to_owned(),
-            })
-        };
-        value.map(parse).transpose()
     }
 
     /// Waits for a future unless the build is cancelled first.

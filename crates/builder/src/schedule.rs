@@ -29,7 +29,10 @@ pub(crate) fn run(executor: &Executor, plan: &Plan, text: &str) -> Result<Stage,
     if plan.target >= done.len() {
         return Err(BuildError::Cancelled);
     }
-    Ok(done.swap_remove(plan.target))
+    let mut target = done.swap_remove(plan.target);
+    // Not before: entries of stages below take the time of a layer that may come in a stage above.
+    target.finish_times(executor.clock().epoch_text().as_deref());
+    Ok(target)
 }
 
 struct Schedule<'a> {
@@ -67,8 +70,6 @@ impl Schedule<'_> {
         let (rootfs, history) = (stage.image.config.rootfs, stage.image.config.history);
         stage.image.config = planned.config.clone();
         (stage.image.config.rootfs, stage.image.config.history) = (rootfs, history);
-        stage.image.config.created = Some(self.executor.clock().text());
-        stage.fill_history_times();
         Ok(stage)
     }
 

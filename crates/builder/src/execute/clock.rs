@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rbuild_layers::Time;
 
-/// The time in configs, history and files that nothing else gives a time: a fixed one, or the clock's.
+/// The time of files that nothing else gives a time, a fixed one or the clock's, and of configs when it is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clock {
     epoch: Option<i64>,
@@ -20,9 +20,14 @@ impl Clock {
         self.epoch
     }
 
-    /// The time as RFC 3339.
-    pub(crate) fn text(self) -> String {
-        self.timestamp().to_string()
+    /// `SOURCE_DATE_EPOCH` as RFC 3339, when it is set.
+    pub(crate) fn epoch_text(self) -> Option<String> {
+        self.epoch.map(|_| self.timestamp().to_string())
+    }
+
+    /// The time it is, whatever `SOURCE_DATE_EPOCH` says, as RFC 3339.
+    pub(crate) fn now() -> String {
+        Timestamp::now().to_string()
     }
 
     /// The time as a file has it.
@@ -48,7 +53,8 @@ mod tests {
     #[test]
     fn stands_still() {
         let clock = Clock::new(Some(1_700_000_000));
-        assert_eq!(clock.text(), "2023-11-14T22:13:20Z");
+        assert_eq!(clock.epoch_text().as_deref(), Some("2023-11-14T22:13:20Z"));
+        assert_eq!(Clock::new(None).epoch_text(), None);
         assert_eq!(clock.time(), Time::seconds(1_700_000_000));
     }
 }

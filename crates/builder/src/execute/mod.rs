@@ -9,6 +9,7 @@ mod copier_tests;
 mod copy;
 mod draft;
 mod error;
+mod history;
 mod links;
 mod mode;
 mod mounts;
@@ -76,6 +77,7 @@ pub(crate) struct Executor {
 #[derive(Debug)]
 pub(crate) struct Made {
     pub layer: Layer,
+    /// When the layer was first made, as RFC 3339.
     pub created: String,
     pub cached: bool,
 }
@@ -193,7 +195,7 @@ impl Executor {
             }
             StepKind::Configure => self.write(&Changes::new())?,
         };
-        let made = Made { layer, created: self.clock().text(), cached: false };
+        let made = Made { layer, created: Clock::now(), cached: false };
         self.record(keys, &made)?;
         Ok(made)
     }
@@ -204,11 +206,7 @@ impl Executor {
             return Ok(None);
         };
         let found = self.cache.get(key).map_err(|source| StepError::snapshot("read the cache", source))?;
-        Ok(found.map(|result| Made {
-            layer: result.layer(),
-            created: self.clock().epoch().map_or(result.created, |_| self.clock().text()),
-            cached: true,
-        }))
+        Ok(found.map(|result| Made { layer: result.layer(), created: result.created, cached: true }))
     }
 
     fn record(&self, keys: &[Digest], made: &Made) -> Result<(), StepError> {
