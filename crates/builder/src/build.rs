@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rbuild_dockerfile::{Diagnostic, Dockerfile};
+use rbuild_dockerfile::{Check, Diagnostic, Dockerfile};
 use rbuild_image::{Descriptor, Digest, Finished, ImageConfig, Platform};
 use rbuild_layers::Store;
 use rbuild_registry::Client;
@@ -18,7 +18,7 @@ use crate::execute::{Clock, Executor, ExecutorSettings};
 use crate::export::{Exporter, Output, Outputs};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
-use crate::plan::{self, ImageRequest, Plan, PlanOptions, PlatformOrigin};
+use crate::plan::{self, ImageRequest, Plan, PlanOptions, PlatformOrigin, Scope};
 use crate::schedule;
 
 /// How often a cancelled build looks up from waiting for a registry.
@@ -37,9 +37,9 @@ pub type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
 #[derive(Clone)]
 #[must_use = "a build does nothing before it is run"]
 pub struct Build {
-    options: BuildOptions,
+    pub(crate) options: BuildOptions,
     store: Option<Store>,
-    client: Option<Client>,
+    pub(crate) client: Option<Client>,
     on_event: OnEvent,
     cancel: Cancel,
 }
@@ -138,16 +138,13 @@ impl Build {
     pub async fn run(self) -> Result<Built, BuildError> {
         let started = Instant::now();
         let _guard = CancelOnDrop(self.cancel.clone());
-        let store = self.store.clone().ok_or_else(|| BuildError::Option {
-            option: "store",
-            value: String::new(),
-            reason: "a build needs one".to_owned(),
-        })?;
+        let store = self.given_store()?;
         let context = self.open_context()?;
         let dockerfile = self.parse(&context)?;
         let outputs = Outputs::new(&self.options)?;
         let images = Images::new(&self.options, store.clone(), self.client.clone());
-        let (plan, images) = self.plan(&dockerfile, images).await?;
+        let (plan, images) = self.plan(&dockerfile, images, Scope::Target).await?;
+        self.warn(&dockerfile, &plan, context.as_deref())?;
         self.announce(&plan);
 
         let epoch = self.options.source_date_epoch.or(plan.source_date_epoch);
@@ -185,7 +182,15 @@ impl Build {
         Ok(built)
     }
 
-    fn open_context(&self) -> Result<Option<Arc<ContextDir>>, BuildError> {
+    pub(crate) fn given_store(&self) -> Result<Store, BuildError> {
+        self.store.clone().ok_or_else(|| BuildError::Option {
+            option: "store",
+            value: String::new(),
+            reason: "a build needs one".to_owned(),
+        })
+    }
+
+    pub(crate) fn open_context(&self) -> Result<Option<Arc<ContextDir>>, BuildError> {
         let Some(dir) = &self.options.context.dir else { return Ok(None) };
         let mut candidates = Vec::new();
         if let DockerfileSource::Path(path) = &self.options.dockerfile {
@@ -200,7 +205,7 @@ impl Build {
         Ok(Some(Arc::new(ContextDir::open(dir, ignore)?)))
     }
 
-    fn parse(&self, context: &Option<Arc<ContextDir>>) -> Result<Source, BuildError> {
+    pub(crate) fn parse(&self, context: &Option<Arc<ContextDir>>) -> Result<Source, BuildError> {
         let (name, text) = match &self.options.dockerfile {
             DockerfileSource::Text { name, text } => (name.clone(), text.clone().into_bytes()),
             DockerfileSource::Path(path) => {
@@ -214,7 +219,10 @@ impl Build {
                 (path.display().to_string(), read_dockerfile(path)?)
             }
         };
-        let (dockerfile, diagnostics) = Dockerfile::parse(&text);
+        let (mut dockerfile, diagnostics) = Dockerfile::parse(&text);
+        if let Some(check) = self.check_argument()? {
+            dockerfile.directives.check = Some(check);
+        }
         let source = Source { name, dockerfile };
         if diagnostics.iter().any(Diagnostic::is_error) {
             return Err(source.refuse(diagnostics));
@@ -225,9 +233,22 @@ impl Build {
         Ok(source)
     }
 
-    async fn plan(&self, source: &Source, mut images: Images) -> Result<(Plan, Images), BuildError> {
+    /// The build argument that stands in for `# check=`.
+    fn check_argument(&self) -> Result<Option<Check>, BuildError> {
+        const NAME: &str = "BUILDKIT_DOCKERFILE_CHECK";
+        let Some(value) = self.options.build_args.get(NAME) else { return Ok(None) };
+        let invalid = |reason| BuildError::Option { option: NAME, value: value.clone(), reason };
+        Check::parse(value).map(Some).map_err(invalid)
+    }
+
+    pub(crate) async fn plan(
+        &self,
+        source: &Source,
+        mut images: Images,
+        scope: Scope,
+    ) -> Result<(Plan, Images), BuildError> {
         let refuse = |error: plan::PlanError| source.refuse(error.0);
-        let options = self.plan_options();
+        let options = PlanOptions { scope, ..self.plan_options() };
         let mut graph = plan::graph(&source.dockerfile, &options).map_err(refuse)?;
         let mut configs: BTreeMap<ImageRequest, ImageConfig> = BTreeMap::new();
         loop {
@@ -248,7 +269,7 @@ impl Build {
         Ok((plan, images))
     }
 
-    fn plan_options(&self) -> PlanOptions {
+    pub(crate) fn plan_options(&self) -> PlanOptions {
         let options = &self.options;
         let origin =
             if options.platform.is_some() { PlatformOrigin::Requested } else { PlatformOrigin::Host };
@@ -265,10 +286,17 @@ impl Build {
         }
     }
 
-    fn announce(&self, plan: &Plan) {
-        for warning in &plan.warnings {
-            (self.on_event)(Event::Warning(warning.clone()));
+    /// Tells what lint rules find.
+    fn warn(&self, source: &Source, plan: &Plan, context: Option<&ContextDir>) -> Result<(), BuildError> {
+        let findings = plan::findings(&source.dockerfile, plan, context.and_then(ContextDir::ignore));
+        let violation = plan::violation(&source.dockerfile, &findings);
+        for finding in findings {
+            (self.on_event)(Event::Warning(finding));
         }
+        violation.map_or(Ok(()), |violation| Err(source.refuse(vec![violation])))
+    }
+
+    fn announce(&self, plan: &Plan) {
         (self.on_event)(Event::PlanReady {
             stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
             steps: plan.stages.iter().map(|stage| stage.steps.len()).sum(),
@@ -297,7 +325,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    fn refuse(&self, diagnostics: Vec<Diagnostic>) -> BuildError {
+    pub(crate) fn refuse(&self, diagnostics: Vec<Diagnostic>) -> BuildError {
         BuildError::Refused { name: self.name.clone(), text: self.dockerfile.text.clone(), diagnostics }
     }
 

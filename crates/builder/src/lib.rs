@@ -37,6 +37,7 @@
 
 mod build;
 pub mod cache;
+mod check;
 pub mod context;
 pub mod error;
 pub mod event;
@@ -49,6 +50,7 @@ mod report;
 mod schedule;
 
 pub use build::{Build, Built, OnEvent};
+pub use check::{Bases, Checked};
 pub use error::{BuildError, FailedStep, Failure, Place, Unresolved};
 pub use event::Event;
 pub use export::{Output, OutputKind};

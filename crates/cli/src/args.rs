@@ -57,7 +57,9 @@ impl Cli {
 pub(crate) enum Verb {
     /// Build an image from a Dockerfile and a context
     Build(Box<BuildArgs>),
-    /// Check Dockerfiles and show what they say
+    /// Check a Dockerfile against the lint rules
+    Lint(LintArgs),
+    /// Show how Dockerfiles are read
     Parse(ParseArgs),
     /// Copy an image from a registry into the store
     Pull(PullArgs),
@@ -154,6 +156,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
 
+    /// Check the Dockerfile and build nothing; the same as --call=check
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// What to do instead of building: check, outline or targets, with `,format=json` for programs
+    #[arg(long, value_name = "METHOD[,format=FORMAT]")]
+    pub(crate) call: Option<String>,
+
     /// How RUN steps are isolated; default: the strongest that works here
     #[arg(long, value_name = "NAME")]
     pub(crate) isolation: Option<String>,
@@ -181,8 +191,6 @@ pub(crate) struct RefusedArgs {
     pub(crate) sbom: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) load: bool,
-    #[arg(long, hide = true)]
-    pub(crate) check: bool,
     #[arg(long, hide = true)]
     pub(crate) add_host: Vec<String>,
     #[arg(long, hide = true)]
@@ -220,6 +228,34 @@ pub(crate) struct RegistryArgs {
     /// Trust the certificate authorities of a PEM file for this registry (repeatable)
     #[arg(long = "registry-ca", value_name = "HOST[:PORT]=FILE")]
     pub(crate) ca: Vec<String>,
+}
+
+/// `rbuild lint`.
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// The build context: a directory
+    #[arg(default_value = ".")]
+    pub(crate) context: String,
+    /// Path of the Dockerfile, `-` for standard input; default: CONTEXT/Dockerfile
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// Set a build argument; BUILDKIT_DOCKERFILE_CHECK stands in for `# check=` (repeatable)
+    #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// How findings are printed
+    #[arg(long, value_enum, default_value_t = LintFormat::Text)]
+    pub(crate) format: LintFormat,
+}
+
+/// Values of `--format` of `rbuild lint`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LintFormat {
+    /// Source excerpts, for people
+    Text,
+    /// The document of docker's --call=check,format=json
+    Json,
+    /// SARIF 2.1.0, for code scanning services
+    Sarif,
 }
 
 /// `rbuild parse`.

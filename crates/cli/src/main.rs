@@ -38,10 +38,8 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Parse(args) => {
-            return Ok(match commands::parse::run(&args, colour(&io::stdout()))? {
-                Verdict::Accepted => ExitCode::SUCCESS,
-                Verdict::Rejected => ExitCode::from(failure::BUILD),
-            });
+            let verdict = commands::parse::run(&args, colour(&io::stdout()))?;
+            return Ok(code(verdict, failure::BUILD));
         }
         Verb::Version => commands::version::run()?,
         verb => {
@@ -49,21 +47,35 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             let result = runtime.block_on(network_verb(verb));
             // What still runs in the background, as a read from a silent registry, must not hold up the end.
             runtime.shutdown_background();
-            result?;
+            return result;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn network_verb(verb: Verb) -> anyhow::Result<()> {
-    match verb {
-        Verb::Build(args) => commands::build::run(*args).await,
+fn code(verdict: Verdict, rejected: u8) -> ExitCode {
+    match verdict {
+        Verdict::Accepted => ExitCode::SUCCESS,
+        Verdict::Rejected => ExitCode::from(rejected),
+    }
+}
+
+async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
+    let done = match verb {
+        Verb::Build(args) => {
+            return Ok(code(commands::build::run(*args, colour(&io::stdout())).await?, failure::USAGE));
+        }
+        Verb::Lint(args) => {
+            let linted = interrupt::or_interrupted(commands::lint::run(args, colour(&io::stdout()))).await;
+            return Ok(code(linted?, failure::USAGE));
+        }
         Verb::Pull(args) => interrupt::or_interrupted(commands::pull::run(args)).await,
         Verb::Push(args) => interrupt::or_interrupted(commands::push::run(args)).await,
         Verb::Images(args) => interrupt::or_interrupted(commands::images::run(args)).await,
         Verb::Inspect(args) => interrupt::or_interrupted(commands::inspect::run(args)).await,
         Verb::Parse(_) | Verb::Version => Ok(()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Decides on colours as <https://no-color.org> has it.

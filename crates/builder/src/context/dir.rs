@@ -83,6 +83,11 @@ impl ContextDir {
         Ok(None)
     }
 
+    /// The ignore file, if there is one.
+    pub fn ignore(&self) -> Option<&IgnoreFile> {
+        self.ignore.as_ref()
+    }
+
     /// Tells whether the ignore file hides a path, which need not exist.
     pub fn excludes(&self, path: &Path) -> bool {
         self.ignore.as_ref().is_some_and(|ignore| ignore.is_ignored(&path.to_string_lossy()))

@@ -27,6 +27,7 @@
 //! # Ok::<(), PlanError>(())
 //! ```
 
+mod check;
 mod chmod;
 mod configure;
 mod contexts;
@@ -38,6 +39,7 @@ mod link;
 mod lookup;
 mod lower;
 mod options;
+mod outline;
 mod path;
 mod remote;
 mod run;
@@ -48,10 +50,12 @@ mod step;
 pub mod support;
 mod warning;
 
+pub use check::{assume, findings, violation};
 pub use graph::Graph;
 pub use link::graph;
 pub use lower::{directory_config, lower};
 pub use options::{PlanError, PlanOptions, PlatformOrigin, Scope};
+pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use step::{
     Access, Base, BindMount, CacheMount, CopyKind, CopySource, CopyStep, ImageRequest, Network, Plan,
     PlannedStage, RunStep, ScriptFile, SecretMount, Security, Sharing, Source, SshMount, Step, StepKind,

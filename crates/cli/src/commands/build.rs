@@ -8,20 +8,39 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use rbuild_builder::export::{Destination, Output, OutputKind};
 use rbuild_builder::options::DockerfileSource;
-use rbuild_builder::{Build, BuildError, Built};
+use rbuild_builder::{Bases, Build, BuildError, Built};
 use rbuild_sandbox::Cancel;
 
-use super::{open_store, print, remark};
+use super::parse::Verdict;
+use super::{call, environment, lint, open_store, print, remark};
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::InDockerfile;
-use crate::interrupt::Signals;
+use crate::interrupt::{self, Signals};
+use crate::render::diagnostic::Colour;
 use crate::render::progress::Progress;
 use crate::render::report;
-use crate::settings::{self, BuildSettings, Usage};
+use crate::settings::{self, BuildSettings, Call, Usage};
 
-/// Builds, and says what came of it.
-pub(crate) async fn run(args: BuildArgs) -> anyhow::Result<()> {
-    let BuildSettings { options, progress: mode } = BuildSettings::new(&args, &environment)?;
+/// Builds, and says what came of it; or does what `--call` asks for instead.
+pub(crate) async fn run(args: BuildArgs, colour: Colour) -> anyhow::Result<Verdict> {
+    let call = Call::new(&args)?;
+    let settings = BuildSettings::new(&args, &environment)?;
+    let build = Build::from(settings.options.clone());
+    match call {
+        Call::Build => build_image(args, settings).await?,
+        Call::Check(format) => {
+            let build = build.store(open_store(&args.store)?).registry(settings::client(&args.registry)?);
+            let check = async { Ok(build.check(Bases::Resolve).await) };
+            return lint::report(interrupt::or_interrupted(check).await?, format, colour);
+        }
+        Call::Outline(format) => call::outline(&build, format)?,
+        Call::Targets(format) => call::targets(&build, format)?,
+    }
+    Ok(Verdict::Accepted)
+}
+
+async fn build_image(args: BuildArgs, settings: BuildSettings) -> anyhow::Result<()> {
+    let BuildSettings { options, progress: mode } = settings;
     let takes_stdout = check_stdout(&options.outputs)?;
     let progress = Arc::new(Progress::new(mode));
     let build = Build::from(options.clone())
@@ -78,11 +97,6 @@ fn check_stdout(outputs: &[Output]) -> Result<bool, Usage> {
             Err(Usage::new("two outputs cannot share standard output").hint("add dest=FILE to one --output"))
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 /// Adds the Dockerfile to a failure that has a place in it.

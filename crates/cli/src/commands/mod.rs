@@ -1,8 +1,10 @@
 //! The verbs.
 
 pub(crate) mod build;
+mod call;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod lint;
 pub(crate) mod parse;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -36,6 +38,19 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Writes a remark to standard error; when that is closed nobody wants to know.
 fn remark(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Writes a path as it is seen from the working directory, if it is below it.
+#[expect(clippy::disallowed_methods, reason = "the command line knows where it stands")]
+fn shown_path(path: &str) -> String {
+    let below = std::env::current_dir().ok().and_then(|here| Path::new(path).strip_prefix(here).ok());
+    let path = below.unwrap_or(Path::new(path));
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
 /// Tells whether `path` is an OCI layout directory.

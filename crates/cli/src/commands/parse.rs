@@ -1,13 +1,12 @@
 //! `rbuild parse`: what Dockerfiles say, and whether a build could start.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use rbuild_builder::plan::{self, ImageRequest, PlanError, PlanOptions, PlatformOrigin, Scope};
+use rbuild_builder::plan::{self, Plan, PlanError, PlanOptions, PlatformOrigin, Scope};
 use rbuild_dockerfile::{Diagnostic, Dockerfile, Heredoc, Node, Stage, line_col, lint};
-use rbuild_image::{History, ImageConfig, Platform};
+use rbuild_image::Platform;
 use serde_json::{Map, Value, json};
 
 use super::{print, remark};
@@ -80,14 +79,15 @@ impl Checked {
         errors.retain(Diagnostic::is_error);
         let mut findings = Vec::new();
         if errors.is_empty() {
-            findings = lint::lint(&dockerfile);
             match plan_all(&dockerfile) {
-                Ok(warnings) => findings.extend(warnings),
-                Err(PlanError(diagnostics)) => errors.extend(diagnostics),
+                Ok(plan) => findings = plan::findings(&dockerfile, &plan, None),
+                Err(PlanError(diagnostics)) => {
+                    findings = lint::lint(&dockerfile);
+                    errors.extend(diagnostics);
+                }
             }
         }
-        findings.sort_by_key(|finding| (finding.lines, finding.rule));
-        let error = errors.first().cloned().or_else(|| violation(&dockerfile, &findings));
+        let error = errors.first().cloned().or_else(|| plan::violation(&dockerfile, &findings));
         Self { dockerfile, errors, lint: findings, error }
     }
 
@@ -121,8 +121,8 @@ impl Checked {
     }
 }
 
-/// Plans all stages on assumed base images and returns the warnings.
-fn plan_all(dockerfile: &Dockerfile) -> Result<Vec<Diagnostic>, PlanError> {
+/// Plans all stages on assumed base images.
+fn plan_all(dockerfile: &Dockerfile) -> Result<Plan, PlanError> {
     let platform = Platform::new("linux", "amd64");
     let options = PlanOptions {
         platform: platform.clone(),
@@ -131,39 +131,7 @@ fn plan_all(dockerfile: &Dockerfile) -> Result<Vec<Diagnostic>, PlanError> {
         scope: Scope::All,
         ..PlanOptions::default()
     };
-    let mut graph = plan::graph(dockerfile, &options)?;
-    let mut bases: BTreeMap<ImageRequest, ImageConfig> = BTreeMap::new();
-    loop {
-        let missing = graph.missing(&bases)?;
-        if missing.is_empty() {
-            break;
-        }
-        bases.extend(missing.into_iter().map(|request| {
-            let config = assumed(&request.platform);
-            (request, config)
-        }));
-    }
-    Ok(plan::lower(dockerfile, graph, &options, &bases)?.warnings)
-}
-
-/// The config every base image is assumed to have.
-fn assumed(platform: &Platform) -> ImageConfig {
-    let mut config = ImageConfig::scratch(platform);
-    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-    config.config.cmd = Some(vec!["sh".to_owned()]);
-    config.history = vec![History { created_by: Some("base".to_owned()), ..History::default() }];
-    config
-}
-
-/// Makes findings an error when `# check=error=true` wants it.
-fn violation(dockerfile: &Dockerfile, findings: &[Diagnostic]) -> Option<Diagnostic> {
-    let wanted = dockerfile.directives.check.as_ref().is_some_and(|check| check.error);
-    let first = findings.first().filter(|_| wanted)?;
-    let mut rules: Vec<&str> = findings.iter().filter_map(|finding| finding.rule).collect();
-    rules.sort_unstable();
-    rules.dedup();
-    let message = format!("lint violation found for rules: {}", rules.join(", "));
-    Some(Diagnostic { lines: first.lines, span: first.span, ..Diagnostic::error(message) })
+    plan::assume(dockerfile, plan::graph(dockerfile, &options)?, &options)
 }
 
 /// The line an error is reported on; 0 for a parser directive, which belongs to no instruction.

@@ -11,7 +11,7 @@ use rbuild_builder::plan::Network;
 use rbuild_image::{Platform, Reference, names_registry};
 
 use super::{Environment, Usage, key_value, output, reference};
-use crate::args::{BuildArgs, NetworkMode, ProgressMode, RefusedArgs};
+use crate::args::{BuildArgs, LintArgs, NetworkMode, ProgressMode, RefusedArgs};
 
 /// A build as it was meant.
 #[derive(Debug)]
@@ -62,6 +62,19 @@ impl BuildSettings {
     }
 }
 
+/// Reads what `rbuild lint` says of a build.
+///
+/// # Errors
+/// As [`BuildSettings::new`].
+pub(crate) fn lint_options(args: &LintArgs, environment: Environment<'_>) -> Result<BuildOptions, Usage> {
+    Ok(BuildOptions {
+        context: context(&args.context)?,
+        dockerfile: dockerfile(args.file.as_deref())?,
+        build_args: build_args(&args.build_args, environment)?,
+        ..BuildOptions::default()
+    })
+}
+
 fn refuse(args: &RefusedArgs) -> Result<(), Usage> {
     for (option, value) in [("--provenance", &args.provenance), ("--sbom", &args.sbom)] {
         if let Some(value) =
@@ -74,11 +87,6 @@ fn refuse(args: &RefusedArgs) -> Result<(), Usage> {
     if args.load {
         return Err(Usage::new("--load: there is no daemon to load into")
             .hint("--output type=docker,dest=image.tar writes what `docker load -i image.tar` reads"));
-    }
-    if args.check {
-        return Err(
-            Usage::new("--check is not supported yet").hint("`rbuild parse FILE` checks a Dockerfile")
-        );
     }
     let lists = [
         ("--add-host", &args.add_host),
@@ -293,7 +301,6 @@ mod tests {
         check("--provenance=true", "--provenance=true: attestations are not supported");
         check("--sbom", "--sbom=true: attestations are not supported");
         check("--load", "--load: there is no daemon to load into");
-        check("--check", "--check is not supported yet");
         check("--secret id=a", "--secret is not supported yet");
         check("--ssh", "--ssh is not supported yet");
         check("--add-host a:b", "--add-host is not supported yet");

@@ -1,6 +1,7 @@
 //! What was meant: options resolved once, checked against each other, before anything happens.
 
 mod build;
+mod call;
 mod output;
 mod registry;
 
@@ -8,7 +9,8 @@ use std::fmt;
 
 use rbuild_image::{Platform, Reference};
 
-pub(crate) use build::BuildSettings;
+pub(crate) use build::{BuildSettings, lint_options};
+pub(crate) use call::Call;
 pub(crate) use registry::client;
 
 /// A mistake on the command line.

@@ -1,0 +1,77 @@
+//! A look at a Dockerfile without a build: what lint rules find, what it offers.
+
+use rbuild_dockerfile::{Diagnostic, Dockerfile};
+
+use crate::build::Build;
+use crate::error::BuildError;
+use crate::images::Images;
+use crate::plan::{self, Outline, PlanOptions, Scope};
+
+/// How the configs of base images are known to a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bases {
+    /// They are resolved as for a build, which needs a store, and a client for what is not in it.
+    Resolve,
+    /// They are not asked for: each is taken to set `PATH` and a command.
+    Assume,
+}
+
+/// A Dockerfile and what lint rules find in it.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// The Dockerfile's name, for messages.
+    pub name: String,
+    /// The Dockerfile.
+    pub dockerfile: Dockerfile,
+    /// The findings, in the order of the lines.
+    pub findings: Vec<Diagnostic>,
+    /// The error that `# check=error=true` makes of them.
+    pub violation: Option<Diagnostic>,
+}
+
+impl Build {
+    /// Runs every lint rule over all stages, and builds nothing.
+    ///
+    /// # Errors
+    /// What would keep a build from starting; [`BuildError::Refused`] for a Dockerfile that is wrong.
+    pub async fn check(self, bases: Bases) -> Result<Checked, BuildError> {
+        let context = self.open_context()?;
+        let source = self.parse(&context)?;
+        let plan = match bases {
+            Bases::Resolve => {
+                let images = Images::new(&self.options, self.given_store()?, self.client.clone());
+                self.plan(&source, images, Scope::All).await?.0
+            }
+            Bases::Assume => {
+                let options = PlanOptions { scope: Scope::All, ..self.plan_options() };
+                plan::graph(&source.dockerfile, &options)
+                    .and_then(|graph| plan::assume(&source.dockerfile, graph, &options))
+                    .map_err(|error| source.refuse(error.0))?
+            }
+        };
+        let ignore = context.as_ref().and_then(|context| context.ignore());
+        let findings = plan::findings(&source.dockerfile, &plan, ignore);
+        let violation = plan::violation(&source.dockerfile, &findings);
+        Ok(Checked { name: source.name, dockerfile: source.dockerfile, findings, violation })
+    }
+
+    /// Reads the Dockerfile, which must be one that could be built, and returns it with its name for messages.
+    ///
+    /// # Errors
+    /// [`BuildError::Dockerfile`], [`BuildError::Refused`]
+    pub fn read(&self) -> Result<(String, Dockerfile), BuildError> {
+        let source = self.parse(&self.open_context()?)?;
+        Ok((source.name, source.dockerfile))
+    }
+
+    /// Lists what the target takes: arguments, secrets, agents. No image is asked for.
+    ///
+    /// # Errors
+    /// [`BuildError::Dockerfile`], [`BuildError::Refused`]
+    pub fn outline(&self) -> Result<Outline, BuildError> {
+        let source = self.parse(&self.open_context()?)?;
+        let graph = plan::graph(&source.dockerfile, &self.plan_options());
+        let graph = graph.map_err(|error| source.refuse(error.0))?;
+        Ok(graph.outline(&source.dockerfile, &self.options.build_args))
+    }
+}

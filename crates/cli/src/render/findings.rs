@@ -1,0 +1,144 @@
+//! Findings for programs: the document of `docker build --call=check,format=json`, and SARIF.
+
+use rbuild_dockerfile::{Diagnostic, line_col, lint};
+use serde_json::{Value, json};
+
+/// What was found in one Dockerfile.
+pub(crate) struct Findings<'a> {
+    /// Its path.
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) warnings: &'a [Diagnostic],
+    /// Why it must not be built.
+    pub(crate) errors: &'a [Diagnostic],
+}
+
+/// The warnings with the field names that docker buildx uses, and the first error.
+pub(crate) fn json(found: &Findings<'_>) -> Value {
+    let warning = |warning: &Diagnostic| {
+        json!({
+            "ruleName": warning.rule,
+            "description": warning.rule.and_then(lint::find).map(|rule| rule.description),
+            "url": warning.url,
+            "detail": warning.message,
+            "location": warning.lines.map(location),
+        })
+    };
+    let mut document = json!({
+        "file": found.name,
+        "warnings": found.warnings.iter().map(warning).collect::<Vec<_>>(),
+    });
+    if let (Some(error), Some(fields)) = (found.errors.first(), document.as_object_mut()) {
+        let error = json!({"message": error.message, "location": error.lines.map(location)});
+        fields.insert("error".to_owned(), error);
+    }
+    document
+}
+
+/// Lines as docker buildx writes them: a range for each, counted from 1.
+pub(crate) fn location((first, last): (u32, u32)) -> Value {
+    let range = |line: u32| json!({"start": {"line": line}, "end": {"line": line}});
+    json!({"ranges": (first..=last).map(range).collect::<Vec<_>>()})
+}
+
+/// A log of one run in the Static Analysis Results Interchange Format.
+///
+/// # References
+/// - SARIF 2.1.0, 3.13 sarifLog, 3.14 run, 3.27 result
+/// - <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>
+pub(crate) fn sarif(found: &Findings<'_>) -> Value {
+    let rules: Vec<Value> = lint::all()
+        .map(|rule| {
+            let mut descriptor = json!({
+                "id": rule.name,
+                "shortDescription": {"text": rule.description},
+                "defaultConfiguration": {"level": "warning", "enabled": !rule.experimental},
+            });
+            if let (Some(url), Some(fields)) = (rule.url, descriptor.as_object_mut()) {
+                fields.insert("helpUri".to_owned(), json!(url));
+            }
+            descriptor
+        })
+        .collect();
+    let results: Vec<Value> =
+        found.errors.iter().chain(found.warnings).map(|one| result(found, one)).collect();
+    json!({
+        "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "rbuild",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules,
+            }},
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    })
+}
+
+fn result(found: &Findings<'_>, finding: &Diagnostic) -> Value {
+    let mut place = json!({"artifactLocation": {"uri": uri(found.name)}});
+    if let (Some(region), Some(fields)) = (region(found.text, finding), place.as_object_mut()) {
+        fields.insert("region".to_owned(), region);
+    }
+    let message = match &finding.hint {
+        Some(hint) => format!("{} ({hint})", finding.message),
+        None => finding.message.clone(),
+    };
+    let mut result = json!({
+        "level": if finding.is_error() { "error" } else { "warning" },
+        "message": {"text": message},
+        "locations": [{"physicalLocation": place}],
+    });
+    let index = finding.rule.and_then(|rule| lint::all().position(|one| one.name == rule));
+    if let (Some(index), Some(fields)) = (index, result.as_object_mut()) {
+        fields.insert("ruleId".to_owned(), json!(finding.rule));
+        fields.insert("ruleIndex".to_owned(), json!(index));
+    }
+    result
+}
+
+fn region(text: &str, finding: &Diagnostic) -> Option<Value> {
+    if let Some(span) = finding.span {
+        let ((line, column), (end_line, end_column)) = (line_col(text, span.start), line_col(text, span.end));
+        return Some(json!({
+            "startLine": line, "startColumn": column, "endLine": end_line, "endColumn": end_column,
+        }));
+    }
+    let (first, last) = finding.lines.filter(|(first, _)| *first > 0)?;
+    Some(json!({"startLine": first, "endLine": last}))
+}
+
+/// A path as a URI reference.
+///
+/// # References
+/// - RFC 3986, 2.3 and 3.3
+fn uri(path: &str) -> String {
+    let mut out = String::from(if path.starts_with('/') { "file://" } else { "" });
+    for byte in path.bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_uris() {
+        for (path, expect) in [
+            ("Dockerfile", "Dockerfile"),
+            ("a b/é", "a%20b/%C3%A9"),
+            ("/x/Dockerfile", "file:///x/Dockerfile"),
+            ("a:b", "a%3Ab"),
+        ] {
+            assert_eq!(uri(path), expect);
+        }
+    }
+}
