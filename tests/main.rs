@@ -12,6 +12,7 @@
 mod architecture;
 mod build;
 mod faults;
+mod findings;
 mod images;
 mod outputs;
 mod parse;

@@ -1,7 +1,7 @@
 //! A build from end to end: the only file that knows every stage of the pipeline.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -210,13 +210,13 @@ impl Build {
             DockerfileSource::Text { name, text } => (name.clone(), text.clone().into_bytes()),
             DockerfileSource::Path(path) => {
                 let path = context.as_ref().map_or(path.clone(), |context| context.path().join(path));
-                (path.display().to_string(), read_dockerfile(path)?)
+                (shown(&path), read_dockerfile(path)?)
             }
             DockerfileSource::Default => {
                 let dir = context.as_ref().map(|context| context.path().to_owned()).unwrap_or_default();
                 let (first, second) = (dir.join("Dockerfile"), dir.join("dockerfile"));
                 let path = if !first.exists() && second.exists() { second } else { first };
-                (path.display().to_string(), read_dockerfile(path)?)
+                (shown(&path), read_dockerfile(path)?)
             }
         };
         let (mut dockerfile, diagnostics) = Dockerfile::parse(&text);
@@ -343,6 +343,11 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
+}
+
+/// A path for messages, without a leading `./`.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
 fn read_dockerfile(path: PathBuf) -> Result<Vec<u8>, BuildError> {

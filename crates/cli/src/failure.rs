@@ -74,6 +74,10 @@ impl Failure {
         }
         if let Some(BuildError::Refused { name, text, diagnostics }) = error.downcast_ref() {
             failure.excerpt = Some(diagnostic::render(name, text, diagnostics, colour));
+            failure.message = match diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count() {
+                0 | 1 => format!("{name} cannot be built because of the error above"),
+                count => format!("{name} cannot be built because of the {count} errors above"),
+            };
         }
         if let Some((code, hint)) = error.chain().find_map(judge) {
             failure.code = code;
@@ -277,7 +281,7 @@ error: [build 1/2] RUN make: `/bin/sh -c make` did not complete successfully: ex
   |
 1 | FORM scratch
   | ^^^^^^^^^^^^
-error: Dockerfile cannot be built: line 1: unknown instruction: FORM
+error: Dockerfile cannot be built because of the error above
 ";
         check(refused.into(), USAGE, expect);
     }

@@ -17,7 +17,7 @@ use super::warning::{self, Checked, refuse};
 ///
 /// # Errors
 /// Everything that can be said without the configs of base images: names that are no image, a missing target,
-/// circular copies, words in `FROM` that do not expand.
+/// circular copies, words in `FROM` that do not expand. Warnings about the same names follow the errors.
 pub fn graph(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<Graph, PlanError> {
     let last = dockerfile
         .stages
@@ -39,23 +39,13 @@ pub fn graph(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<Graph, Pl
         },
     };
     linker.check_default_arguments();
-    linker.arguments = linker.global_arguments(&options.build_args)?;
-    linker.declared = dockerfile.args.iter().map(|arg| arg.value.name.clone()).collect();
-    let mut stages = Vec::with_capacity(dockerfile.stages.len());
-    for index in 0..dockerfile.stages.len() {
-        stages.extend(linker.stage(index)?);
+    match linker.graph(options) {
+        Ok(graph) => Ok(Graph { warnings: linker.warnings, ..graph }),
+        Err(PlanError(mut diagnostics)) => {
+            diagnostics.append(&mut linker.warnings);
+            Err(PlanError(diagnostics))
+        }
     }
-    let target = linker.target(options.target.as_deref())?;
-    linker.link(&mut stages)?;
-    check_circles(&stages, dockerfile)?;
-    Ok(Graph {
-        stages,
-        target,
-        arguments: linker.arguments,
-        warnings: linker.warnings,
-        lookup: linker.lookup,
-        scope: options.scope,
-    })
 }
 
 /// Builds a [`Graph`].
@@ -69,6 +59,27 @@ struct Linker<'a> {
 }
 
 impl Linker<'_> {
+    /// Makes the graph, without the warnings.
+    fn graph(&mut self, options: &PlanOptions) -> Result<Graph, PlanError> {
+        self.arguments = self.global_arguments(&options.build_args)?;
+        self.declared = self.dockerfile.args.iter().map(|arg| arg.value.name.clone()).collect();
+        let mut stages = Vec::with_capacity(self.dockerfile.stages.len());
+        for index in 0..self.dockerfile.stages.len() {
+            stages.extend(self.stage(index)?);
+        }
+        let target = self.target(options.target.as_deref())?;
+        self.link(&mut stages)?;
+        check_circles(&stages, self.dockerfile)?;
+        Ok(Graph {
+            stages,
+            target,
+            arguments: self.arguments.clone(),
+            warnings: Vec::new(),
+            lookup: self.lookup.clone(),
+            scope: options.scope,
+        })
+    }
+
     fn expand(&self, word: &str, arguments: &Environment) -> Result<Expanded, String> {
         self.expander
             .word(word, &|name| arguments.get(name).map(str::to_owned))
@@ -180,7 +191,8 @@ impl Linker<'_> {
                     "FROM argument '{name}' is not declared{}",
                     warning::did_you_mean(name, names, "")
                 );
-                let found = warning::new(self.dockerfile, from, &warning::UNDEFINED_ARG_IN_FROM, message);
+                let span = warning::use_of(self.dockerfile, from, name);
+                let found = warning::new(self.dockerfile, span, &warning::UNDEFINED_ARG_IN_FROM, message);
                 self.warnings.extend(found);
             }
         }

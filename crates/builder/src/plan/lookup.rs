@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rbuild_dockerfile::{Expander, Instruction, Spanned};
-use rbuild_image::{Platform, Reference};
+use rbuild_image::{Platform, Reference, ReferenceError};
 
 use super::contexts::NamedContexts;
 use super::graph::Origin;
@@ -22,8 +22,10 @@ pub(super) struct Lookup {
 
 impl Lookup {
     pub(super) fn image(&self, name: &str, platform: &Platform) -> Result<Origin, String> {
-        let reference: Reference =
-            name.parse().map_err(|error| format!("{name:?} is not a valid image name: {error}"))?;
+        let reference: Reference = name.parse().map_err(|error: ReferenceError| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            format!("{error}{}", cause.unwrap_or_default())
+        })?;
         Ok(Origin::Image(ImageRequest {
             name: name.to_owned(),
             platform: platform.clone(),

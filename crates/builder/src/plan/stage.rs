@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use rbuild_dockerfile::{Diagnostic, ExpandError, Expanded, Expander, Instruction, Span};
+use rbuild_dockerfile::{Diagnostic, ExpandError, Expanded, Expander, Instruction};
 use rbuild_image::{History, ImageConfig, Platform};
 
 use super::graph::Linked;
@@ -125,7 +125,7 @@ impl StageState {
         let display = self.display(linked, shared);
         let mut words = Words::new(shared);
         let lowered = self.lower(linked, shared, &mut words);
-        self.warn_undefined(&words, shared, linked.instruction.span);
+        self.warn_undefined(&words, shared, linked);
         let Lowered { created_by, adds, kind } = lowered?;
         let history = created_by.map(|created_by| History {
             created_by: Some(created_by),
@@ -165,13 +165,17 @@ impl StageState {
         argv
     }
 
-    fn warn_undefined(&mut self, words: &Words, shared: &Shared<'_>, span: Span) {
+    fn warn_undefined(&mut self, words: &Words, shared: &Shared<'_>, linked: &Linked) {
         for name in &words.unmatched {
             if !is_exported(name) || self.arguments.iter().any(|(declared, _)| declared == name) {
                 continue;
             }
             let hint = warning::did_you_mean(name, self.env.names(), "$");
             let message = format!("Usage of undefined variable '${name}'{hint}");
+            let span = match &linked.trigger {
+                Some(_) => linked.instruction.span,
+                None => warning::use_of(shared.dockerfile, linked.instruction.span, name),
+            };
             self.warnings.extend(warning::new(shared.dockerfile, span, &warning::UNDEFINED_VAR, message));
         }
     }

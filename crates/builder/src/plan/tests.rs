@@ -177,7 +177,7 @@ fn refuses_what_cannot_be_built() {
         assert!(first.span.is_some(), "{text}");
     };
     check("FROM $A", "should not be blank", 1);
-    check("FROM debian AS a\nFROM A\n", "not a valid image name", 2);
+    check("FROM debian AS a\nFROM A\n", "must be lower case", 2);
     check("FROM --platform=$X debian", "empty platform value", 1);
     check("FROM --platform=a/b/c/d debian", "failed to parse platform", 1);
     check("FROM debian\nCOPY --from=0 a b", "circular dependency", 2);

@@ -12,7 +12,7 @@ use rbuild_builder::{Bases, Build, BuildError, Built};
 use rbuild_sandbox::Cancel;
 
 use super::parse::Verdict;
-use super::{call, environment, lint, open_store, print, remark};
+use super::{call, environment, lint, open_store, print, remark, shown_path};
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::InDockerfile;
 use crate::interrupt::{self, Signals};
@@ -115,7 +115,7 @@ fn located(error: anyhow::Error, context: &str, source: &DockerfileSource) -> an
 fn dockerfile(context: &str, source: &DockerfileSource) -> Option<(String, String)> {
     let read = |path: &Path| {
         let text = std::fs::read(path).ok()?;
-        Some((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()))
+        Some((shown_path(&path.display().to_string()), String::from_utf8_lossy(&text).into_owned()))
     };
     let context = Path::new(context);
     match source {

@@ -82,8 +82,11 @@ impl Checked {
             match plan_all(&dockerfile) {
                 Ok(plan) => findings = plan::findings(&dockerfile, &plan, None),
                 Err(PlanError(diagnostics)) => {
+                    let (refused, warnings): (Vec<_>, Vec<_>) =
+                        diagnostics.into_iter().partition(Diagnostic::is_error);
                     findings = lint::lint(&dockerfile);
-                    errors.extend(diagnostics);
+                    findings.extend(warnings);
+                    errors.extend(refused);
                 }
             }
         }
