@@ -112,10 +112,7 @@ pub(crate) fn program(
         operations.push(named(Action::ReplaceDirectory(REHEARSAL_DIRECTORY), what, ""));
     }
     for mount in &spec.mounts {
-        push_mount(&mut operations, mount, mode, ids)?;
-        if mount.kind == MountKind::Dev {
-            push_dev_directories(&mut operations, &mount.target, &spec.mounts)?;
-        }
+        push_mount(&mut operations, mount, mode, ids, &spec.mounts)?;
     }
     operations.push(named(Action::EnterRoot, "enter the root filesystem", ""));
     let supervision = match mode.proc {
@@ -151,6 +148,7 @@ fn push_mount(
     mount: &Mount,
     mode: Mode,
     ids: &IdRanges,
+    all: &[Mount],
 ) -> Result<(), RunError> {
     let path = mount.target.as_path();
     let target = inside(path)?;
@@ -176,7 +174,7 @@ fn push_mount(
                 operations.push(operation(Action::Mask(inside(&masked)?), "mask", &masked));
             }
         }
-        MountKind::Dev => push_dev(operations, path, target, ids)?,
+        MountKind::Dev => push_dev(operations, path, target, ids, all)?,
     }
     Ok(())
 }
@@ -229,6 +227,7 @@ fn push_dev(
     path: &Path,
     target: CString,
     ids: &IdRanges,
+    all: &[Mount],
 ) -> Result<(), RunError> {
     operations.push(operation(Action::Dev { target }, "mount a tmpfs on", path));
     let inner = |name: &CStr| path.join(OsStr::from_bytes(name.to_bytes()));
@@ -244,14 +243,17 @@ fn push_dev(
     for (name, kind, options, attributes) in
         [(c"pts", c"devpts", pts, no_exec), (c"shm", c"tmpfs", shm, inert())]
     {
-        let filesystem = Filesystem { kind, options, attributes };
-        let action = Action::DevFilesystem { name, filesystem };
-        operations.push(operation(action, "mount a filesystem on", &inner(name)));
+        // A mount of the step's own takes the place of the default one.
+        if all.iter().all(|mount| mount.target != inner(name)) {
+            let filesystem = Filesystem { kind, options, attributes };
+            let action = Action::DevFilesystem { name, filesystem };
+            operations.push(operation(action, "mount a filesystem on", &inner(name)));
+        }
     }
     for (name, to) in DEV_LINKS {
         operations.push(operation(Action::DevLink { name, to }, "make the symlink", &inner(name)));
     }
-    Ok(())
+    push_dev_directories(operations, path, all)
 }
 
 /// Makes the targets of mounts right below `/dev`: nobody could make them before it is mounted.
