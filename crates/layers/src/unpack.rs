@@ -8,7 +8,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::change::{Changes, Entry};
-use crate::meta::Kind;
+use crate::meta::{Kind, Meta};
 use crate::root::{Root, RootError, normal};
 use crate::tar::{Body, Member, Reader, TarError};
 use crate::upper::{Made, Upper};
@@ -212,7 +212,8 @@ fn copy(member: &Member, body: &mut impl BufRead, file: &mut File) -> Result<(),
 }
 
 /// Reads an uncompressed archive as changes whose contents stay in `file`. Names have no meaning here: what would
-/// be a whiteout in a layer is a file. A later entry of a path replaces an earlier one.
+/// be a whiteout in a layer is a file. A later entry of a path replaces an earlier one; a hard link's own mode and owner
+/// become those of the file, as when Docker extracts it.
 ///
 /// # Errors
 /// The file is not a sound archive or exceeds `limits`; an entry lies below something that the archive itself
@@ -248,9 +249,20 @@ pub fn read_archive(file: &Arc<File>, limits: &Limits) -> Result<Changes, Unpack
             keep_linked(&mut changes, &path);
             changes.remove_tree(&path);
         }
+        if let Entry::HardLink(first) = &entry {
+            change_file(&mut changes, first, &member.meta);
+        }
         changes.insert(path, entry);
     }
     Ok(changes)
+}
+
+/// Gives a file the mode and owner of another header.
+fn change_file(changes: &mut Changes, path: &Path, header: &Meta) {
+    if let Some(Entry::Node { meta, content }) = changes.get(path).cloned() {
+        let Meta { mode, uid, gid, .. } = *header;
+        changes.insert(path, Entry::Node { meta: Meta { mode, uid, gid, ..meta }, content });
+    }
 }
 
 /// Hands the file at a path that is about to go on to the first of its other names.

@@ -87,15 +87,19 @@ impl Accounts {
     /// The owner that `--chown=text` or the creation of a directory by `USER text` gives.
     ///
     /// A number alone is user and group; a name alone gives its primary group. Unknown names give 0, which is what
-    /// BuildKit does.
+    /// BuildKit does, and so does an empty group (`1:`). A number above
+    /// 2147483647 counts as a name.
     pub(crate) fn owner(&self, text: &str) -> (u32, u32) {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-        let (uid, own_gid) = match number(user) {
+        let id = |text: &str| number(text).filter(|id| i32::try_from(*id).is_ok());
+        let (uid, own_gid) = match id(user) {
             Some(id) => (id, id),
             None => self.users.iter().find(|entry| entry.name == user).map_or((0, 0), |e| (e.uid, e.gid)),
         };
         let gid = group.map_or(own_gid, |group| {
-            number(group)
+            let empty = group.is_empty().then_some(0);
+            empty
+                .or_else(|| id(group))
                 .or_else(|| self.groups.iter().find(|entry| entry.name == group).map(|entry| entry.gid))
                 .unwrap_or(own_gid)
         });
@@ -195,6 +199,11 @@ mod tests {
         check("5:6", (5, 6));
         check("www", (33, 34));
         check("www:ssl", (33, 90));
+        check("5:", (5, 0));
+        check("www:", (33, 0));
+        check(":5", (0, 5));
+        check("2147483647", (2_147_483_647, 2_147_483_647));
+        check("2147483648:1", (0, 1));
         check("nobody", (0, 0));
         check("nobody:ssl", (0, 90));
         check("www:nogroup", (33, 34));

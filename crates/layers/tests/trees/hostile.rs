@@ -362,6 +362,9 @@ fn archives_for_add_are_plain_trees() {
     let expect = [("", "Directory "), ("a", "File 2"), ("b", "File 1"), ("c", "link b"), ("d", "Directory ")];
     assert_eq!(shown, expect);
     assert!(changes.rebase(Path::new("/x")).get("x/a").is_some());
+    let narrow = Header { link: b"a".into(), mode: 0o600, ..Header::new(b'1', "h") };
+    let changes = read(new().file("a", "").entry(narrow, b"")).unwrap();
+    assert_eq!(changes.get("a").and_then(rbuild_layers::Entry::meta).unwrap().mode, 0o600);
     let nameless = read(new().file("", "").file("a", "")).unwrap();
     assert_eq!(nameless.iter().map(|(path, _)| path).collect::<Vec<_>>(), [Path::new("a")]);
     assert!(read(new().symlink("l", "/").file("l/x", "")).is_err());
