@@ -36,6 +36,18 @@ pub(crate) struct Attributes {
     pub now: Time,
 }
 
+impl Attributes {
+    /// What a directory gets that nothing in the source stands for: the destination and its parents.
+    ///
+    /// BuildKit makes them with mkdir(2): an octal `--chmod` gives the permission bits, a symbolic one nothing.
+    pub(crate) fn made_directory(&self) -> Meta {
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let made = Meta { uid, gid, mtime: self.now, ..Meta::default_directory() };
+        let octal = self.mode.as_ref().and_then(ModeChange::octal);
+        Meta { mode: octal.map_or(made.mode, |bits| bits & 0o777), ..made }
+    }
+}
+
 /// One copy of one source. Hard links within the source stay hard links.
 #[derive(Debug)]
 pub(crate) struct Copier<'a> {
@@ -80,11 +92,11 @@ impl<'a> Copier<'a> {
     /// Copies `source`, a symbolic link followed, to `destination`: into it when it ends in `/` or is a directory,
     /// else under its name. The contents of a source directory are merged.
     pub(crate) fn copy(&mut self, source: &Path, destination: &str) -> Result<(), CopyError> {
-        let owner = self.attributes.owner.unwrap_or((0, 0));
+        let made = self.attributes.made_directory();
         let ensured =
             destination.rfind('/').map_or("", |slash| destination.get(..=slash).unwrap_or_default());
         let ensured = self.resolve_destination(Path::new(ensured))?;
-        self.draft.make_dirs(&ensured, owner, self.attributes.now)?;
+        self.draft.make_dirs_like(&ensured, &made)?;
         let mut target = self.resolve_destination(Path::new(destination))?;
 
         let followed = self.tree.resolve(source, Follow::All).map_err(CopyError::Source)?;
@@ -100,21 +112,12 @@ impl<'a> Copier<'a> {
         }
         if let Some(parent) = target.parent() {
             let parent = parent.to_owned();
-            self.draft.make_dirs(&parent, owner, self.attributes.now)?;
+            self.draft.make_dirs_like(&parent, &made)?;
         }
         if meta.is_dir() && present.is_none() {
-            self.top(&target, owner)?;
+            self.draft.make_dirs_like(&target, &made)?;
         }
         self.node(&followed, Path::new(""), &target, Existing::Keep)
-    }
-
-    /// Makes the directory that a source directory's contents go to: not the source's own attributes, but `--chmod`.
-    fn top(&mut self, target: &Path, (uid, gid): (u32, u32)) -> Result<(), CopyError> {
-        let mut meta = Meta { uid, gid, mtime: self.attributes.now, ..Meta::default_directory() };
-        if let Some(change) = &self.attributes.mode {
-            meta.mode = change.apply(meta.mode, Target::Directory);
-        }
-        Ok(self.draft.put(target, meta, Content::None).map_err(DraftError::from)?)
     }
 
     fn resolve_destination(&self, path: &Path) -> Result<PathBuf, CopyError> {

@@ -154,6 +154,7 @@ fn copies_as_buildkit_does() {
     // Hard links stay within one source.
     check(&["d/a", "d/b = d/a"], &[], &["d"], "/e/", Ok("e/ e/a e/b=e/a"));
     check(&["d/a", "d/b = d/a", "z/a"], &[], &["d", "z"], "/e/", Ok("e/ e/a e/b"));
+    check(&["d/a", "d/b = d/a"], &[], &["d", "d/a"], "/e/", Ok("e/ e/a e/b"));
 }
 
 #[test]
@@ -170,12 +171,22 @@ fn obeys_the_flags() {
     let tree = &["d/a", "d/s/b", "d/s/c"];
     check(tree, &[], &|s| s.chown = Some("5:6".into()), Ok("e/@5:6 e/a@5:6 e/s/@5:6 e/s/b@5:6 e/s/c@5:6"));
     check(tree, &["e/"], &|s| s.chown = Some("nobody".into()), Ok("e/ e/a e/s/ e/s/b e/s/c"));
-    check(tree, &[], &|s| s.chmod = Some("700".into()), Ok("e/ e/a:700 e/s/700 e/s/b:700 e/s/c:700"));
+    check(tree, &[], &|s| s.chmod = Some("700".into()), Ok("e/700 e/a:700 e/s/700 e/s/b:700 e/s/c:700"));
     let named = |s: &mut CopyStep| {
         s.chmod = Some("700".into());
         s.destination = "/x/e".into();
     };
-    check(tree, &[], &named, Ok("x/ x/e/700 x/e/a:700 x/e/s/700 x/e/s/b:700 x/e/s/c:700"));
+    check(tree, &[], &named, Ok("x/700 x/e/700 x/e/a:700 x/e/s/700 x/e/s/b:700 x/e/s/c:700"));
+    let special = |s: &mut CopyStep| {
+        s.chmod = Some("7750".into());
+        s.destination = "/e".into();
+    };
+    check(&["d/a"], &[], &special, Ok("e/750 e/a:7750"));
+    let symbolic = |s: &mut CopyStep| {
+        s.chmod = Some("u+s".into());
+        s.destination = "/e".into();
+    };
+    check(&["d/a"], &[], &symbolic, Ok("e/ e/a:4644"));
     check(tree, &[], &|s| s.chmod = Some("go=".into()), Ok("e/ e/a:600 e/s/700 e/s/b:600 e/s/c:600"));
     check(tree, &[], &|s| s.exclude = vec!["s".into()], Ok("e/ e/a"));
     check(tree, &[], &|s| s.exclude = vec!["s/b".into()], Ok("e/ e/a e/s/ e/s/c"));

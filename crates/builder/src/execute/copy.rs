@@ -185,7 +185,7 @@ impl Job<'_> {
         let follow = rbuild_layers::Follow::All;
         let slash = self.destination.rfind('/').map_or(0, |slash| slash + 1);
         let parent = draft.resolve(Path::new(self.destination.get(..slash).unwrap_or("/")), follow)?;
-        draft.make_dirs(&parent, owner, self.attributes.now)?;
+        draft.make_dirs_like(&parent, &self.attributes.made_directory())?;
         let mut target = draft.resolve(Path::new(self.destination), follow)?;
         if draft.metadata(&target)?.is_some_and(|meta| meta.is_dir()) {
             target.push(name);

@@ -113,20 +113,21 @@ impl Draft {
     pub(crate) fn make_dirs(
         &mut self,
         path: &Path,
-        owner: (u32, u32),
+        (uid, gid): (u32, u32),
         mtime: Time,
     ) -> Result<(), DraftError> {
+        self.make_dirs_like(path, &Meta { uid, gid, mtime, ..Meta::default_directory() })
+    }
+
+    /// Makes a directory and its missing parents with these attributes; existing ones stay as they are.
+    pub(crate) fn make_dirs_like(&mut self, path: &Path, attributes: &Meta) -> Result<(), DraftError> {
         let mut at = PathBuf::new();
         for component in path.components() {
             at.push(component);
             match self.metadata(&at)? {
                 Some(meta) if meta.is_dir() => {}
                 Some(_) => return Err(DraftError::NotADirectory(at)),
-                None => {
-                    let (uid, gid) = owner;
-                    let meta = Meta { uid, gid, mtime, ..Meta::default_directory() };
-                    self.put(&at, meta, Content::None)?;
-                }
+                None => self.put(&at, attributes.clone(), Content::None)?,
             }
         }
         Ok(())
@@ -137,6 +138,7 @@ impl Draft {
     pub(crate) fn put(&mut self, path: &Path, meta: Meta, content: Content) -> Result<(), RootError> {
         let present = self.metadata(path)?;
         if let Some(present) = &present
+            && !self.is_linked(path)
             && self.is_same(path, present, &meta, &content)?
         {
             return Ok(());
@@ -174,6 +176,11 @@ impl Draft {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// Tells whether this step gave a file several names: putting one of them again parts it from the others.
+    fn is_linked(&self, path: &Path) -> bool {
+        self.links.contains_key(path) || matches!(self.step.get(path), Some(Entry::HardLink(_)))
     }
 
     /// Ends a step without a layer of its own: its changes only stand for later steps.

@@ -75,6 +75,14 @@ impl ModeChange {
         Ok(Self(clauses))
     }
 
+    /// The bits of an octal mode.
+    pub(crate) fn octal(&self) -> Option<u32> {
+        match *self.0.as_slice() {
+            [Clause::Absolute(bits)] => Some(bits),
+            _ => None,
+        }
+    }
+
     /// The bits that `mode` becomes; bits above 07777 are dropped.
     pub(crate) fn apply(&self, mode: u32, target: Target) -> u32 {
         let searchable = target == Target::Directory || mode & EXECUTE != 0;
