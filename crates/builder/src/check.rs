@@ -1,6 +1,6 @@
 //! A look at a Dockerfile without a build: what lint rules find, what it offers.
 
-use rbuild_dockerfile::{Diagnostic, Dockerfile};
+use rbuild_dockerfile::{Diagnostic, Dockerfile, lint};
 
 use crate::build::Build;
 use crate::error::BuildError;
@@ -50,7 +50,10 @@ impl Build {
             }
         };
         let ignore = context.as_ref().and_then(|context| context.ignore());
-        let findings = plan::findings(&source.dockerfile, &plan, ignore);
+        let mut findings = plan::findings(&source.dockerfile, &plan, ignore);
+        if bases == Bases::Assume {
+            findings.iter_mut().for_each(|finding| doubt(&source.dockerfile, finding));
+        }
         let violation = plan::violation(&source.dockerfile, &findings);
         Ok(Checked { name: source.name, dockerfile: source.dockerfile, findings, violation })
     }
@@ -73,5 +76,27 @@ impl Build {
         let graph = plan::graph(&source.dockerfile, &self.plan_options());
         let graph = graph.map_err(|error| source.refuse(error.0))?;
         Ok(graph.outline(&source.dockerfile, &self.options.build_args))
+    }
+}
+
+/// Says of an undefined variable that a base image which was not asked for may define it.
+fn doubt(dockerfile: &Dockerfile, finding: &mut Diagnostic) {
+    if finding.rule != Some(lint::UNDEFINED_VAR.name) || finding.message.contains("did you mean") {
+        return;
+    }
+    let Some(span) = finding.span else { return };
+    let behind = dockerfile.stages.partition_point(|stage| stage.from.start <= span.start);
+    let mut stages = dockerfile.stages.get(..behind).unwrap_or_default();
+    // A stage's base stands above it, so that this ends.
+    while let Some((stage, above)) = stages.split_last() {
+        let base = stage.base.value.as_str();
+        match above.iter().rposition(|other| other.name.as_deref() == Some(base)) {
+            Some(index) => stages = above.get(..=index).unwrap_or_default(),
+            None if base == "scratch" => return,
+            None => {
+                finding.hint = Some(format!("the image {base} may set it; it was not asked"));
+                return;
+            }
+        }
     }
 }

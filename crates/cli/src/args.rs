@@ -132,7 +132,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) no_push: bool,
 
-    /// Replace an image name by DIR, oci-layout://PATH[:TAG] or docker-image://REF (repeatable)
+    /// Replace an image name by DIR, `oci-layout://PATH[:TAG]` or docker-image://REF (repeatable)
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
 
@@ -285,7 +285,7 @@ pub(crate) struct PullArgs {
 /// `rbuild push`.
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
-    /// Name of an image in the store, or an OCI layout directory as DIR[:TAG]
+    /// Name of an image in the store, or an OCI layout directory as `DIR[:TAG]`
     #[arg(value_name = "SRC")]
     pub(crate) source: String,
     /// Name in the registry; default: SRC

@@ -1,11 +1,16 @@
 //! What a Dockerfile offers: arguments, secrets and agents that a target takes.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_dockerfile::{Arg, Dockerfile, Expander, Instruction, Mount, Span, Spanned, parse_mount};
 use serde::Serialize;
 
 use super::graph::{Graph, Origin};
+
+/// Bytes that all expanded values may take together, those taken over from base stages counted again; what goes beyond
+/// is shown as written.
+const MAX_VALUES: usize = 16 << 20;
 
 /// What can be given to the build of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +61,7 @@ impl Graph {
             build_args,
             expander: Expander::new(dockerfile.directives.escape),
             scopes: Vec::new(),
+            spent: Cell::new(0),
             args: BTreeMap::new(),
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
@@ -112,6 +118,8 @@ struct Reader<'a> {
     expander: Expander,
     /// Variables at the end of each stage.
     scopes: Vec<BTreeMap<String, String>>,
+    /// Bytes of expanded values so far.
+    spent: Cell<usize>,
     args: BTreeMap<String, OutlineArg>,
     secrets: BTreeMap<String, OutlineMount>,
     ssh: BTreeMap<String, OutlineMount>,
@@ -126,7 +134,11 @@ impl Reader<'_> {
         let mut offer =
             Offer { args: Vec::new(), globals: BTreeSet::new(), secrets: Vec::new(), ssh: Vec::new() };
         let base = self.graph.stages.get(index).and_then(|stage| stage.origin.stage());
-        let mut scope = base.and_then(|base| self.scopes.get(base)).cloned().unwrap_or_default();
+        let inherited = base.and_then(|base| self.scopes.get(base));
+        let size = |scope: &&BTreeMap<String, String>| {
+            scope.iter().map(|(name, value)| name.len() + value.len()).sum()
+        };
+        let mut scope = inherited.filter(|scope| self.affords(size(scope))).cloned().unwrap_or_default();
         if let Some(stage) = self.dockerfile.stages.get(index) {
             for word in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
                 offer.globals.extend(self.names(&word.value));
@@ -223,8 +235,15 @@ impl Reader<'_> {
     }
 
     fn expand(&self, word: &str, scope: &BTreeMap<String, String>) -> String {
-        let expanded = self.expander.word(word, &|name| scope.get(name).cloned());
+        let lookup = |name: &str| scope.get(name).filter(|value| self.affords(value.len())).cloned();
+        let expanded = self.expander.word(word, &lookup);
         expanded.map_or_else(|_| word.to_owned(), |expanded| expanded.text)
+    }
+
+    /// Counts bytes; tells whether they are within what values may take.
+    fn affords(&self, bytes: usize) -> bool {
+        self.spent.set(self.spent.get().saturating_add(bytes));
+        self.spent.get() <= MAX_VALUES
     }
 
     /// The global variables that a word uses.
@@ -295,6 +314,18 @@ COPY --from=first /a /b
         );
         assert_eq!(found.secrets, [OutlineMount { name: "token".to_owned(), required: true, lines: (8, 8) }]);
         assert_eq!(found.ssh, [OutlineMount { name: "default".to_owned(), required: false, lines: (8, 8) }]);
+    }
+
+    #[test]
+    fn doubling_ends() {
+        let mut text = "FROM scratch AS s0\nARG A=aaaaaaaa\n".to_owned();
+        for stage in 1..200 {
+            text += &format!("FROM s{} AS s{stage}\nENV A=$A$A\nARG B{stage}=$A\n", stage - 1);
+        }
+        let found = outline(&text, None);
+        assert_eq!(found.args.len(), 200);
+        let bytes: usize = found.args.iter().filter_map(|arg| arg.value.as_ref()).map(String::len).sum();
+        assert!(bytes <= 2 * MAX_VALUES, "{bytes}");
     }
 
     #[test]

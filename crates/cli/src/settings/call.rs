@@ -51,3 +51,43 @@ impl Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    fn call(line: &str) -> Result<Call, String> {
+        let args = std::iter::once("rbuild").chain(line.split_whitespace());
+        let Verb::Build(args) = Cli::from_args(args.map(Into::into)).unwrap().verb else { panic!("{line}") };
+        Call::new(&args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn methods_and_formats_are_read() {
+        for (line, expect) in [
+            ("", Call::Build),
+            ("--call build", Call::Build),
+            ("--check", Call::Check(LintFormat::Text)),
+            ("--call=lint", Call::Check(LintFormat::Text)),
+            ("--check --call=check,format=sarif", Call::Check(LintFormat::Sarif)),
+            ("--call=outline,format=json", Call::Outline(LintFormat::Json)),
+            ("--call targets", Call::Targets(LintFormat::Text)),
+        ] {
+            assert_eq!(call(line).as_ref(), Ok(&expect), "{line}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, expect) in [
+            ("--call nothing", "--call \"nothing\" is not a method"),
+            ("--call=outline,format=sarif", "--call outline,format=sarif: unknown option \"format=sarif\""),
+            ("--call=check,x", "--call check,x: unknown option \"x\""),
+            ("--check --call outline", "--check contradicts --call outline"),
+            ("--check --call build", "--check contradicts --call build"),
+        ] {
+            assert_eq!(call(line), Err(expect.to_owned()), "{line}");
+        }
+    }
+}

@@ -143,7 +143,8 @@ impl Draw for Tty {
                 self.view.println(format!("isolation {name}: {}", one_line(why)))
             }
             Event::Warning(warning) => {
-                self.view.println(format!("warning: {}", one_line(&warning.to_string())))
+                let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
+                self.view.println(format!("warning: {rule}{}", one_line(&warning.to_string())))
             }
             Event::Notice { message } => self.view.println(one_line(message)),
             Event::Resolved { name, digest } => {
