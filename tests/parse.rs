@@ -23,7 +23,11 @@ fn refusals_name_the_line_and_start_nothing() {
     let cases = [
         ("FROM scratch\nCOPPY a b\n", "Dockerfile:2", "COPY"),
         ("FROM scratch\nCOPY --form=x a b\n", "Dockerfile:2", "from"),
-        ("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld /a /b\n", "Dockerfile:3", "did you mean the stage build?"),
+        (
+            "FROM scratch AS build\nFROM scratch\nCOPY --from=biuld /a /b\n",
+            "Dockerfile:3",
+            "did you mean the stage build?",
+        ),
         ("FROM scratch\nENV\n", "Dockerfile:2", "ENV"),
         ("FROM scratch\nRUN --security=insecure true\n", "Dockerfile:2", "security"),
         ("FROM scratch\nENV A=${B:?must be given}\n", "Dockerfile:2", ""),
@@ -34,7 +38,12 @@ fn refusals_name_the_line_and_start_nothing() {
         let world = World::new();
         world.dockerfile(text);
         let run = world.rbuild(&["--progress", "plain", "--output", "type=oci,dest=../out.tar", "."]);
-        assert!(run.code == 2 || (run.code == 3 && text.contains("biuld")), "{text:?}: {} {}", run.code, run.stderr);
+        assert!(
+            run.code == 2 || (run.code == 3 && text.contains("biuld")),
+            "{text:?}: {} {}",
+            run.code,
+            run.stderr
+        );
         assert!(run.stderr.contains(place), "{text:?}: {}", run.stderr);
         assert!(run.stderr.contains(word), "{text:?}: {}", run.stderr);
         assert!(!world.path("out.tar").exists(), "{text:?}");
