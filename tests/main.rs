@@ -16,6 +16,7 @@ mod findings;
 mod images;
 mod outputs;
 mod parse;
+mod platforms;
 mod registry;
 mod reproducible;
 mod run;

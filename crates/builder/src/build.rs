@@ -1,12 +1,12 @@
 //! A build from end to end: the only file that knows every stage of the pipeline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rbuild_dockerfile::{Check, Diagnostic, Dockerfile};
-use rbuild_image::{Descriptor, Digest, Finished, ImageConfig, Platform};
+use rbuild_image::{Descriptor, Digest, ImageConfig, Platform};
 use rbuild_layers::Store;
 use rbuild_registry::Client;
 use rbuild_sandbox::Cancel;
@@ -15,10 +15,11 @@ use crate::context::{ContextDir, NamedContext};
 use crate::error::{BuildError, Place};
 use crate::event::Event;
 use crate::execute::{Clock, Executor, ExecutorSettings};
-use crate::export::{Exporter, Output, Outputs};
+use crate::export::{Annotations, Exporter, Output, Outputs, PlatformImage, Product};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
-use crate::plan::{self, ImageRequest, Plan, PlanOptions, PlatformOrigin, Scope};
+use crate::plan::{self, ImageRequest, JoinedPlan, PlanOptions, Scope};
+use crate::platforms::Platforms;
 use crate::schedule;
 
 /// How often a cancelled build looks up from waiting for a registry.
@@ -98,9 +99,9 @@ impl Build {
         self
     }
 
-    /// Builds for this platform instead of the host's.
+    /// Builds for this platform instead of the host's; several make an index.
     pub fn platform(mut self, platform: Platform) -> Self {
-        self.options.platform = Some(platform);
+        self.options.platforms.push(platform);
         self
     }
 
@@ -141,9 +142,11 @@ impl Build {
         let store = self.given_store()?;
         let context = self.open_context()?;
         let dockerfile = self.parse(&context)?;
-        let outputs = Outputs::new(&self.options)?;
+        let platforms = Platforms::new(&self.options)?;
+        let outputs = Outputs::new(&self.options, platforms.shape)?;
+        let annotations = Annotations::new(&self.options.annotations, platforms.shape)?;
         let images = Images::new(&self.options, store.clone(), self.client.clone());
-        let (plan, images) = self.plan(&dockerfile, images, Scope::Target).await?;
+        let (plan, images) = self.plan(&dockerfile, &platforms, images, Scope::Target).await?;
         self.warn(&dockerfile, &plan, context.as_deref())?;
         self.announce(&plan);
 
@@ -161,23 +164,17 @@ impl Build {
         let worker = Arc::clone(&executor);
         let run =
             tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile.dockerfile.text));
-        let stage = match run.await {
+        let stages = match run.await {
             Ok(result) => result?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return Err(BuildError::Cancelled),
         };
 
-        let finished = stage.image.finish(&self.options.annotations);
+        let product = Product::new(stages, &platforms, &annotations).ok_or(BuildError::Cancelled)?;
         let client = self.client.as_ref();
-        let exporter = Exporter {
-            executor: &executor,
-            client,
-            stage: &stage,
-            finished: &finished,
-            on_event: &self.on_event,
-        };
+        let exporter = Exporter { executor: &executor, client, product: &product, on_event: &self.on_event };
         self.cancellable(exporter.write(&outputs)).await??;
-        let built = Built::new(&finished, &outputs, started.elapsed());
+        let built = Built::new(&product, &outputs, started.elapsed());
         (self.on_event)(built.done());
         Ok(built)
     }
@@ -241,23 +238,33 @@ impl Build {
         Check::parse(value).map(Some).map_err(invalid)
     }
 
+    /// Plans a pass for every platform, and joins them.
     pub(crate) async fn plan(
         &self,
         source: &Source,
+        platforms: &Platforms,
         mut images: Images,
         scope: Scope,
-    ) -> Result<(Plan, Images), BuildError> {
+    ) -> Result<(JoinedPlan, Images), BuildError> {
         let refuse = |error: plan::PlanError| source.refuse(error.0);
-        let options = PlanOptions { scope, ..self.plan_options() };
-        let mut graph = plan::graph(&source.dockerfile, &options).map_err(refuse)?;
+        let pass = |platform: &Platform| {
+            let options = PlanOptions { scope, ..self.plan_options(platform, platforms) };
+            plan::graph(&source.dockerfile, &options).map(|graph| (options, graph)).map_err(refuse)
+        };
+        let mut passes = platforms.list.iter().map(pass).collect::<Result<Vec<_>, _>>()?;
         let mut configs: BTreeMap<ImageRequest, ImageConfig> = BTreeMap::new();
         loop {
-            let missing = graph.missing(&configs).map_err(refuse)?;
+            let mut missing = BTreeSet::new();
+            for (_, graph) in &mut passes {
+                missing.extend(graph.missing(&configs).map_err(refuse)?);
+            }
             if missing.is_empty() {
                 break;
             }
+            let missing: Vec<_> = missing.into_iter().collect();
             let resolved = self.cancellable(images.resolve(&missing)).await?;
-            for base in resolved.map_err(|error| error.in_dockerfile(|name| source.place(&graph, name)))? {
+            let place = |name: &str| passes.iter().find_map(|(_, graph)| source.place(graph, name));
+            for base in resolved.map_err(|error| error.in_dockerfile(place))? {
                 if let Some(digest) = base.digest {
                     let digest = digest.to_string();
                     (self.on_event)(Event::Resolved { name: base.request.name.clone(), digest });
@@ -265,19 +272,21 @@ impl Build {
                 configs.insert(base.request.clone(), base.image.config.clone());
             }
         }
-        let plan = plan::lower(&source.dockerfile, graph, &options, &configs).map_err(refuse)?;
-        Ok((plan, images))
+        let lower = |(options, graph): (PlanOptions, plan::Graph)| {
+            let plan = plan::lower(&source.dockerfile, graph, &options, &configs).map_err(refuse)?;
+            Ok((options.platform, plan))
+        };
+        let plans = passes.into_iter().map(lower).collect::<Result<Vec<_>, BuildError>>()?;
+        Ok((plan::join(plans), images))
     }
 
-    pub(crate) fn plan_options(&self) -> PlanOptions {
+    pub(crate) fn plan_options(&self, platform: &Platform, platforms: &Platforms) -> PlanOptions {
         let options = &self.options;
-        let origin =
-            if options.platform.is_some() { PlatformOrigin::Requested } else { PlatformOrigin::Host };
         PlanOptions {
             target: options.target.clone(),
             build_args: options.build_args.clone(),
-            platform: options.platform.clone().unwrap_or_else(Platform::host),
-            platform_origin: origin,
+            platform: platform.clone(),
+            platform_origin: platforms.origin,
             build_platform: Platform::host(),
             named_contexts: options.named_contexts.keys().cloned().collect(),
             labels: options.labels.clone(),
@@ -287,7 +296,12 @@ impl Build {
     }
 
     /// Tells what lint rules find.
-    fn warn(&self, source: &Source, plan: &Plan, context: Option<&ContextDir>) -> Result<(), BuildError> {
+    fn warn(
+        &self,
+        source: &Source,
+        plan: &JoinedPlan,
+        context: Option<&ContextDir>,
+    ) -> Result<(), BuildError> {
         let findings = plan::findings(&source.dockerfile, plan, context.and_then(ContextDir::ignore));
         let violation = plan::violation(&source.dockerfile, &findings);
         for finding in findings {
@@ -296,7 +310,7 @@ impl Build {
         violation.map_or(Ok(()), |violation| Err(source.refuse(vec![violation])))
     }
 
-    fn announce(&self, plan: &Plan) {
+    fn announce(&self, plan: &JoinedPlan) {
         (self.on_event)(Event::PlanReady {
             stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
             steps: plan.stages.iter().map(|stage| stage.steps.len()).sum(),
@@ -363,30 +377,55 @@ fn read_dockerfile(path: PathBuf) -> Result<Vec<u8>, BuildError> {
 /// What a build made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Built {
-    /// The manifest, with media type, size and platform.
+    /// The manifest with media type, size and platform, or the index.
     pub descriptor: Descriptor,
-    /// The digest of the image config, which docker calls the image id.
-    pub config_digest: Digest,
+    /// The image of each platform, in the order asked for; one when there is no index.
+    pub images: Vec<BuiltImage>,
     /// The names it got, in full form.
     pub names: Vec<String>,
-    /// Compressed size of the whole image in bytes.
+    /// Compressed size of everything in bytes.
     pub size: u64,
     /// How long it took.
     pub duration: Duration,
 }
 
+/// The image of one platform.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuiltImage {
+    /// The platform as it was asked for.
+    pub platform: Platform,
+    /// The manifest, as the index lists it.
+    pub descriptor: Descriptor,
+    /// The digest of the image config.
+    pub config_digest: Digest,
+    /// Compressed size of the image in bytes.
+    pub size: u64,
+}
+
 impl Built {
-    fn new(finished: &Finished, outputs: &Outputs, duration: Duration) -> Self {
+    fn new(product: &Product, outputs: &Outputs, duration: Duration) -> Self {
+        let image = |image: &PlatformImage| BuiltImage {
+            platform: image.platform.clone(),
+            descriptor: image.descriptor.clone(),
+            config_digest: image.finished.config.digest(),
+            size: image.finished.size(),
+        };
         Self {
-            descriptor: finished.descriptor(),
-            config_digest: finished.config.digest(),
+            descriptor: product.descriptor.clone(),
+            images: product.images.iter().map(image).collect(),
             names: outputs.names(),
-            size: finished.size(),
+            size: product.size(),
             duration,
         }
     }
 
-    /// The digest of the manifest.
+    /// The digest of the image config, which docker calls the image id; an index has none.
+    pub fn config_digest(&self) -> Option<Digest> {
+        let only = self.images.first().filter(|image| image.descriptor.digest == self.descriptor.digest);
+        only.map(|image| image.config_digest)
+    }
+
+    /// The digest of the manifest or index.
     pub fn digest(&self) -> Digest {
         self.descriptor.digest
     }

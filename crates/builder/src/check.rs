@@ -1,11 +1,13 @@
 //! A look at a Dockerfile without a build: what lint rules find, what it offers.
 
 use rbuild_dockerfile::{Diagnostic, Dockerfile, lint};
+use rbuild_image::Platform;
 
 use crate::build::Build;
 use crate::error::BuildError;
 use crate::images::Images;
 use crate::plan::{self, Outline, PlanOptions, Scope};
+use crate::platforms::Platforms;
 
 /// How the configs of base images are known to a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +39,21 @@ impl Build {
     pub async fn check(self, bases: Bases) -> Result<Checked, BuildError> {
         let context = self.open_context()?;
         let source = self.parse(&context)?;
+        let platforms = Platforms::new(&self.options)?;
         let plan = match bases {
             Bases::Resolve => {
                 let images = Images::new(&self.options, self.given_store()?, self.client.clone());
-                self.plan(&source, images, Scope::All).await?.0
+                self.plan(&source, &platforms, images, Scope::All).await?.0
             }
             Bases::Assume => {
-                let options = PlanOptions { scope: Scope::All, ..self.plan_options() };
-                plan::graph(&source.dockerfile, &options)
-                    .and_then(|graph| plan::assume(&source.dockerfile, graph, &options))
-                    .map_err(|error| source.refuse(error.0))?
+                let pass = |platform: &Platform| {
+                    let options =
+                        PlanOptions { scope: Scope::All, ..self.plan_options(platform, &platforms) };
+                    let plan = plan::graph(&source.dockerfile, &options)
+                        .and_then(|graph| plan::assume(&source.dockerfile, graph, &options));
+                    plan.map(|plan| (options.platform, plan)).map_err(|error| source.refuse(error.0))
+                };
+                plan::join(platforms.list.iter().map(pass).collect::<Result<_, _>>()?)
             }
         };
         let ignore = context.as_ref().and_then(|context| context.ignore());
@@ -73,7 +80,9 @@ impl Build {
     /// [`BuildError::Dockerfile`], [`BuildError::Refused`]
     pub fn outline(&self) -> Result<Outline, BuildError> {
         let source = self.parse(&self.open_context()?)?;
-        let graph = plan::graph(&source.dockerfile, &self.plan_options());
+        let platforms = Platforms::new(&self.options)?;
+        let first = platforms.list.first().cloned().unwrap_or_else(Platform::host);
+        let graph = plan::graph(&source.dockerfile, &self.plan_options(&first, &platforms));
         let graph = graph.map_err(|error| source.refuse(error.0))?;
         Ok(graph.outline(&source.dockerfile, &self.options.build_args))
     }

@@ -30,7 +30,36 @@ pub(crate) struct Images {
     pull: Pull,
     store: Store,
     client: Option<Client>,
+    /// Looked up once for all platforms, so that none of them sees a tag that has moved since.
+    roots: BTreeMap<NameKey, Root>,
     found: BTreeMap<ImageRequest, Arc<BaseImage>>,
+}
+
+/// A name and the named context that replaces it.
+type NameKey = (String, Option<String>);
+
+fn name_key(request: &ImageRequest) -> NameKey {
+    (request.name.clone(), request.context.clone())
+}
+
+/// What a name stands for, before a platform is chosen.
+enum Root {
+    /// A manifest or an index.
+    Image(Arc<dyn Source>, Box<Resolved>),
+    /// A local directory.
+    Directory(Arc<ContextDir>),
+    /// No files.
+    Nothing,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Image(_, resolved) => f.debug_tuple("Image").field(&resolved.descriptor.digest).finish(),
+            Self::Directory(dir) => f.debug_tuple("Directory").field(&dir.path()).finish(),
+            Self::Nothing => f.write_str("Nothing"),
+        }
+    }
 }
 
 /// What a name stands for.
@@ -71,6 +100,7 @@ impl Images {
             pull: options.pull,
             store,
             client,
+            roots: BTreeMap::new(),
             found: BTreeMap::new(),
         }
     }
@@ -80,6 +110,16 @@ impl Images {
         &mut self,
         requests: &[ImageRequest],
     ) -> Result<Vec<Arc<BaseImage>>, BuildError> {
+        let mut asked: BTreeMap<NameKey, &ImageRequest> = BTreeMap::new();
+        for request in requests {
+            let key = name_key(request);
+            if !self.roots.contains_key(&key) {
+                asked.entry(key).or_insert(request);
+            }
+        }
+        let (keys, asked): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        let roots = try_join_all(asked.into_iter().map(|request| self.root(request, requests))).await?;
+        self.roots.extend(keys.into_iter().zip(roots));
         let resolved = try_join_all(requests.iter().map(|request| self.find(request))).await?;
         let resolved: Vec<_> = resolved.into_iter().map(Arc::new).collect();
         for base in &resolved {
@@ -93,33 +133,54 @@ impl Images {
         self.found.get(request)
     }
 
-    async fn find(&self, request: &ImageRequest) -> Result<BaseImage, BuildError> {
+    /// What the name of a request stands for, for whatever platform.
+    async fn root(&self, request: &ImageRequest, all: &[ImageRequest]) -> Result<Root, BuildError> {
         let failed = |source| unresolved(request, source);
         let context = request.context.as_ref().and_then(|key| self.contexts.get(key));
-        let (source, resolved): (Arc<dyn Source>, Resolved) = match context {
-            Some(NamedContext::Scratch) => return Ok(without_blobs(request, Origin::Nowhere)),
+        let key = name_key(request);
+        let platforms: Vec<_> =
+            all.iter().filter(|other| name_key(other) == key).map(|other| &other.platform).collect();
+        let (source, resolved) = match context {
+            Some(NamedContext::Scratch) => return Ok(Root::Nothing),
             Some(NamedContext::Directory(dir)) => {
                 let ignore = ContextDir::ignore_file(&[dir.join(".dockerignore")])?;
-                let dir = Arc::new(ContextDir::open(dir, ignore)?);
-                return Ok(without_blobs(request, Origin::Directory(dir)));
+                return Ok(Root::Directory(Arc::new(ContextDir::open(dir, ignore)?)));
             }
             Some(NamedContext::Layout { dir, image }) => from_layout(dir, image).map_err(failed)?,
-            Some(NamedContext::Image(name)) => self.lookup(name).await.map_err(failed)?,
+            Some(NamedContext::Image(name)) => self.lookup(name, &platforms).await.map_err(failed)?,
             None => {
                 let parsed = request.name.parse::<Reference>();
                 let name = parsed.map_err(|error| unusable(request, error.to_string()))?;
-                self.lookup(&name).await.map_err(failed)?
+                self.lookup(&name, &platforms).await.map_err(failed)?
             }
         };
-        self.load(request, source, resolved).await
+        Ok(Root::Image(source, Box::new(resolved)))
+    }
+
+    async fn find(&self, request: &ImageRequest) -> Result<BaseImage, BuildError> {
+        match self.roots.get(&name_key(request)) {
+            None => Err(unusable(request, "it was not looked up".to_owned())),
+            Some(Root::Nothing) => Ok(without_blobs(request, Origin::Nowhere)),
+            Some(Root::Directory(dir)) => Ok(without_blobs(request, Origin::Directory(Arc::clone(dir)))),
+            Some(Root::Image(source, resolved)) => {
+                self.load(request, Arc::clone(source), Resolved::clone(resolved)).await
+            }
+        }
     }
 
     /// Looks a name up in the store, when it may come from there, and in its registry.
-    async fn lookup(&self, name: &Reference) -> Result<(Arc<dyn Source>, Resolved), StoreError> {
+    ///
+    /// The store may hold one platform of an image that has others: what it lacks is asked of the registry.
+    async fn lookup(
+        &self,
+        name: &Reference,
+        platforms: &[&Platform],
+    ) -> Result<(Arc<dyn Source>, Resolved), StoreError> {
         let bare = name.registry() == "docker.io";
         if bare
             && self.pull == Pull::Missing
             && let Ok(resolved) = self.store.resolve(name).await
+            && (self.client.is_none() || platforms.iter().all(|platform| offers(&resolved, platform)))
         {
             return Ok((Arc::new(self.store.clone()), resolved));
         }
@@ -199,6 +260,15 @@ fn unresolved(request: &ImageRequest, source: StoreError) -> BuildError {
 
 fn unusable(request: &ImageRequest, reason: String) -> BuildError {
     BuildError::Base { name: request.name.clone(), reason, place: None }
+}
+
+/// Whether a manifest or index is for a platform, as far as can be told without its config.
+fn offers(resolved: &Resolved, platform: &Platform) -> bool {
+    let Resolved { descriptor, bytes } = resolved;
+    match ManifestOrIndex::parse(&descriptor.media_type, bytes.clone()) {
+        Ok(ManifestOrIndex::Index(index)) => platform.select(&index.value().manifests).is_some(),
+        _ => platform.select(std::slice::from_ref(descriptor)).is_some(),
+    }
 }
 
 fn without_blobs(request: &ImageRequest, origin: Origin) -> BaseImage {

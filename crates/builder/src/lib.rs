@@ -46,10 +46,11 @@ pub mod export;
 mod images;
 pub mod options;
 pub mod plan;
+mod platforms;
 mod report;
 mod schedule;
 
-pub use build::{Build, Built, OnEvent};
+pub use build::{Build, Built, BuiltImage, OnEvent};
 pub use check::{Bases, Checked};
 pub use error::{BuildError, FailedStep, Failure, Place, Unresolved};
 pub use event::Event;

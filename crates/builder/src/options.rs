@@ -104,13 +104,14 @@ pub struct BuildOptions {
     pub outputs: Vec<Output>,
     /// The stage to build; `None` is the last.
     pub target: Option<String>,
-    /// The platform of the result; `None` is the host's.
-    pub platform: Option<Platform>,
+    /// The platforms of the result, several of which make an index; none is the host's.
+    pub platforms: Vec<Platform>,
     /// Values of `ARG`.
     pub build_args: BTreeMap<String, String>,
     /// Labels that win over the Dockerfile's.
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the manifest.
+    /// Annotations of the manifest, or of what a key says before a colon, as docker's: `index:NAME`,
+    /// `manifest[linux/arm64]:NAME`, `index-descriptor,manifest:NAME`.
     pub annotations: BTreeMap<String, String>,
     /// Trees and images that stand for names of the Dockerfile: `name` or `name::platform`.
     pub named_contexts: BTreeMap<String, NamedContext>,

@@ -14,9 +14,11 @@ impl Built {
     pub fn metadata(&self) -> BTreeMap<String, Value> {
         let mut metadata = BTreeMap::from([
             ("containerimage.digest".to_owned(), json!(self.digest())),
-            ("containerimage.config.digest".to_owned(), json!(self.config_digest)),
             ("containerimage.descriptor".to_owned(), json!(self.descriptor)),
         ]);
+        if let Some(config) = self.config_digest() {
+            metadata.insert("containerimage.config.digest".to_owned(), json!(config));
+        }
         if !self.names.is_empty() {
             metadata.insert("image.name".to_owned(), json!(self.names.join(",")));
         }

@@ -9,12 +9,12 @@ use rbuild_image::Image;
 use crate::error::{BuildError, FailedStep};
 use crate::event::{Event, StepId};
 use crate::execute::{Executor, Lookup, Made, Stage, StepError, Task};
-use crate::plan::{Base, Plan, PlannedStage, Step, StepKind};
+use crate::plan::{Base, JoinedPlan, PlannedStage, Step, StepKind};
 
-/// Runs every stage of a plan and returns the target, its config complete.
+/// Runs every stage of a plan and returns the targets, their configs complete.
 ///
 /// Blocks. `text` is the Dockerfile's, for line numbers.
-pub(crate) fn run(executor: &Executor, plan: &Plan, text: &str) -> Result<Stage, BuildError> {
+pub(crate) fn run(executor: &Executor, plan: &JoinedPlan, text: &str) -> Result<Vec<Stage>, BuildError> {
     let runs = |step: &Step| matches!(step.kind, StepKind::Run(_));
     // A build that cannot run its RUN steps says so before it makes anything.
     if plan.stages.iter().any(|stage| stage.steps.iter().any(runs)) {
@@ -25,14 +25,15 @@ pub(crate) fn run(executor: &Executor, plan: &Plan, text: &str) -> Result<Stage,
         let stage = schedule.stage(planned)?;
         schedule.done.push(stage);
     }
-    let mut done = schedule.done;
-    if plan.target >= done.len() {
-        return Err(BuildError::Cancelled);
-    }
-    let mut target = done.swap_remove(plan.target);
-    // Not before: entries of stages below take the time of a layer that may come in a stage above.
-    target.finish_times(executor.clock().epoch_text().as_deref());
-    Ok(target)
+    let mut done: Vec<Option<Stage>> = schedule.done.into_iter().map(Some).collect();
+    let epoch = executor.clock().epoch_text();
+    let target = |&index: &usize| {
+        let mut target = done.get_mut(index).and_then(Option::take)?;
+        // Not before: entries of stages below take the time of a layer that may come in a stage above.
+        target.finish_times(epoch.as_deref());
+        Some(target)
+    };
+    plan.targets.iter().map(target).collect::<Option<_>>().ok_or(BuildError::Cancelled)
 }
 
 struct Schedule<'a> {

@@ -96,8 +96,8 @@ pub(crate) struct BuildArgs {
     #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
     pub(crate) build_args: Vec<String>,
 
-    /// Platform of the image, as linux/arm64; default: this machine's
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    /// Platforms of the image, as linux/arm64; several make an index; default: this machine's
+    #[arg(long, value_name = "OS/ARCH[/VARIANT],…")]
     pub(crate) platform: Vec<String>,
 
     /// Run every step, whatever the cache holds

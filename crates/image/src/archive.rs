@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::digest::{Digest, Verified};
@@ -58,9 +59,44 @@ pub fn write_oci<W: Write>(
     names: &[Reference],
     blobs: &dyn Blobs,
 ) -> Result<W, ArchiveError> {
+    write_oci_tree(out, &Tree::of(image), names, blobs)
+}
+
+/// What an archive holds: an image, or an index and the images below it.
+#[derive(Debug, Clone)]
+pub struct Tree<'a> {
+    /// What the names stand for.
+    pub root: Descriptor,
+    /// Indexes, manifests and configs, each once.
+    pub documents: Vec<&'a Bytes>,
+    /// The layers of all images, lowest first; those that are there twice are written once.
+    pub layers: Vec<&'a Descriptor>,
+}
+
+impl<'a> Tree<'a> {
+    /// The tree of one image.
+    pub fn of(image: &'a Finished) -> Self {
+        Self {
+            root: image.descriptor(),
+            documents: vec![image.manifest.bytes(), image.config.bytes()],
+            layers: image.manifest.value().layers.iter().collect(),
+        }
+    }
+}
+
+/// Writes an image or index as [`write_oci`] does.
+///
+/// # Errors
+/// When `out` cannot be written or a blob is missing or corrupt.
+pub fn write_oci_tree<W: Write>(
+    out: W,
+    tree: &Tree<'_>,
+    names: &[Reference],
+    blobs: &dyn Blobs,
+) -> Result<W, ArchiveError> {
     let mut tar = TarWriter { out };
-    write_layout(&mut tar, image, names)?;
-    write_blobs(&mut tar, image, blobs)?;
+    write_layout(&mut tar, &tree.root, names)?;
+    write_blobs(&mut tar, tree, blobs)?;
     Ok(tar.finish()?)
 }
 
@@ -80,7 +116,8 @@ pub fn write_docker<W: Write>(
     blobs: &dyn Blobs,
 ) -> Result<W, ArchiveError> {
     let mut tar = TarWriter { out };
-    write_layout(&mut tar, image, names)?;
+    let tree = Tree::of(image);
+    write_layout(&mut tar, &tree.root, names)?;
     let manifest = image.manifest.value();
     let listing = [DockerEntry {
         config: blob_name(&manifest.config.digest),
@@ -91,7 +128,7 @@ pub fn write_docker<W: Write>(
     if let Some(top) = manifest.layers.last() {
         tar.file("repositories", &to_json(&repositories(names, &top.digest))?)?;
     }
-    write_blobs(&mut tar, image, blobs)?;
+    write_blobs(&mut tar, &tree, blobs)?;
     Ok(tar.finish()?)
 }
 
@@ -124,11 +161,10 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn write_layout<W: Write>(tar: &mut TarWriter<W>, image: &Finished, names: &[Reference]) -> io::Result<()> {
-    let descriptor = image.descriptor();
+fn write_layout<W: Write>(tar: &mut TarWriter<W>, root: &Descriptor, names: &[Reference]) -> io::Result<()> {
     let manifests = match names {
-        [] => vec![descriptor],
-        names => names.iter().map(|name| named(&descriptor, Some(name))).collect(),
+        [] => vec![root.clone()],
+        names => names.iter().map(|name| named(root, Some(name))).collect(),
     };
     tar.file("oci-layout", LAYOUT_FILE)?;
     tar.file("index.json", Raw::from_value(Index::new(manifests)).bytes())?;
@@ -138,13 +174,14 @@ fn write_layout<W: Write>(tar: &mut TarWriter<W>, image: &Finished, names: &[Ref
 
 fn write_blobs<W: Write>(
     tar: &mut TarWriter<W>,
-    image: &Finished,
+    tree: &Tree<'_>,
     blobs: &dyn Blobs,
 ) -> Result<(), ArchiveError> {
-    tar.file(&blob_name(&image.manifest.digest()), image.manifest.bytes())?;
-    tar.file(&blob_name(&image.config.digest()), image.config.bytes())?;
+    for document in &tree.documents {
+        tar.file(&blob_name(&Digest::of(document)), document)?;
+    }
     let mut written = BTreeSet::new();
-    for layer in &image.manifest.value().layers {
+    for layer in &tree.layers {
         if !written.insert(layer.digest) {
             continue;
         }

@@ -21,8 +21,9 @@ mod stage;
 mod tree;
 mod user;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_image::{ChainId, Digest, Layer};
 use rbuild_layers::{Active, Changes, LayerOptions, Limits, Overlay, Snapshotter, Store, View, write_layer};
@@ -68,13 +69,15 @@ pub(crate) struct Executor {
     settings: ExecutorSettings,
     snapshotter: Box<dyn Snapshotter>,
     cache: LocalCache,
+    /// What this build has made or found, by key: a step that two platforms share runs once, whatever the cache may do.
+    made: Mutex<BTreeMap<Digest, Made>>,
     network_files: NetworkFiles,
     sandbox: OnceLock<Sandbox>,
     runtime: tokio::runtime::Handle,
 }
 
 /// What one step made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Made {
     pub layer: Layer,
     /// When the layer was first made, as RFC 3339.
@@ -110,6 +113,7 @@ impl Executor {
         Ok(Self {
             snapshotter: Box::new(Overlay::new(settings.store.clone(), Limits::default())),
             cache: LocalCache::new(settings.store.clone(), &settings.layers),
+            made: Mutex::default(),
             network_files,
             sandbox: OnceLock::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -202,14 +206,20 @@ impl Executor {
 
     /// The result under the last key; those before have been asked.
     fn cached(&self, keys: &[Digest]) -> Result<Option<Made>, StepError> {
-        let Some(key) = keys.last().filter(|_| self.settings.options.cache == CacheUse::Use) else {
+        let Some(key) = keys.last() else { return Ok(None) };
+        if let Some(made) = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+            return Ok(Some(Made { cached: true, ..made.clone() }));
+        }
+        if self.settings.options.cache == CacheUse::Ignore {
             return Ok(None);
-        };
+        }
         let found = self.cache.get(key).map_err(|source| StepError::snapshot("read the cache", source))?;
         Ok(found.map(|result| Made { layer: result.layer(), created: result.created, cached: true }))
     }
 
     fn record(&self, keys: &[Digest], made: &Made) -> Result<(), StepError> {
+        let of_this_build = keys.iter().map(|key| (*key, made.clone()));
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).extend(of_this_build);
         let result = StepResult {
             descriptor: made.layer.descriptor.clone(),
             diff_id: made.layer.diff_id,

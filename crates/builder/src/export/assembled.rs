@@ -5,35 +5,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rbuild_image::{
-    BytesContent, Content, Descriptor, Finished, Reference, Resolved, Source, StoreError, StoreErrorKind,
+    BytesContent, Content, Descriptor, Reference, Resolved, Source, StoreError, StoreErrorKind,
 };
 use rbuild_layers::Store;
 
-use crate::images::{BaseImage, Origin};
+use super::Product;
+use crate::images::Origin;
 
-/// A finished image whose blobs need not be in one place.
+/// A finished product whose blobs need not be in one place.
 pub(crate) struct Assembled<'a> {
-    pub finished: &'a Finished,
+    pub product: &'a Product,
     pub store: &'a Store,
-    pub bases: &'a [Arc<BaseImage>],
 }
 
 impl Assembled<'_> {
-    /// The manifest, as what is copied.
-    pub(crate) fn root(&self) -> Resolved {
-        Resolved { descriptor: self.finished.descriptor(), bytes: self.finished.manifest.bytes().clone() }
-    }
-
     fn own_document(&self, descriptor: &Descriptor) -> Option<Bytes> {
-        let Finished { config, manifest } = self.finished;
-        if descriptor.digest == config.digest() {
-            return Some(config.bytes().clone());
-        }
-        (descriptor.digest == manifest.digest()).then(|| manifest.bytes().clone())
+        self.product.document(&descriptor.digest).cloned()
     }
 
     fn base_of(&self, descriptor: &Descriptor) -> Option<&Arc<dyn Source>> {
-        self.bases.iter().find_map(|base| match &base.origin {
+        let mut bases = self.product.images.iter().flat_map(|image| &image.stage.bases);
+        bases.find_map(|base| match &base.origin {
             Origin::Blobs(source) if base.image.layers.iter().any(|own| own.digest == descriptor.digest) => {
                 Some(source)
             }
@@ -44,7 +36,7 @@ impl Assembled<'_> {
 
 impl Source for Assembled<'_> {
     fn resolve<'a>(&'a self, _name: &'a Reference) -> BoxFuture<'a, Result<Resolved, StoreError>> {
-        Box::pin(async { Ok(self.root()) })
+        Box::pin(async { Ok(self.product.root()) })
     }
 
     fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Bytes, StoreError>> {
@@ -76,7 +68,7 @@ impl Source for Assembled<'_> {
     }
 
     fn origin(&self) -> Option<Reference> {
-        let layers = &self.finished.manifest.value().layers;
-        layers.iter().find_map(|layer| self.base_of(layer)).and_then(|source| source.origin())
+        let mut layers = self.product.images.iter().flat_map(|image| &image.finished.manifest.value().layers);
+        layers.find_map(|layer| self.base_of(layer)).and_then(|source| source.origin())
     }
 }

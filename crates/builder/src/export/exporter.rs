@@ -1,23 +1,25 @@
 //! Writes every output of a build.
 
-use rbuild_image::Finished;
-use rbuild_image::archive::{write_docker, write_oci};
+use std::path::Path;
+
+use rbuild_image::archive::{write_docker, write_oci_tree};
+use rbuild_layers::Changes;
 use rbuild_registry::Client;
 
 use super::{
-    Assembled, Destination, ExportError, OciForm, OutputKind, Outputs, archive, layout, local, push,
+    Assembled, Destination, ExportError, OciForm, OutputKind, Outputs, PlatformImage, Product, archive,
+    layout, local, push,
 };
 use crate::build::OnEvent;
 use crate::error::BuildError;
 use crate::event::Event;
-use crate::execute::{Executor, Stage};
+use crate::execute::Executor;
 
-/// A finished image and the ways out.
+/// A finished product and the ways out.
 pub(crate) struct Exporter<'a> {
     pub executor: &'a Executor,
     pub client: Option<&'a Client>,
-    pub stage: &'a Stage,
-    pub finished: &'a Finished,
+    pub product: &'a Product,
     pub on_event: &'a OnEvent,
 }
 
@@ -28,7 +30,7 @@ impl Exporter<'_> {
         let (remote, here): (Vec<_>, Vec<_>) = outputs.kinds().iter().partition(leaves);
         for kind in here.into_iter().chain(remote) {
             self.write_one(kind).await?;
-            let digest = has_digest(kind).then(|| self.finished.manifest.digest().to_string());
+            let digest = has_digest(kind).then(|| self.product.descriptor.digest.to_string());
             (self.on_event)(Event::Exported { output: describe(kind), digest });
         }
         Ok(())
@@ -57,53 +59,77 @@ impl Exporter<'_> {
             OutputKind::Oci { dest, names, .. } => {
                 self.fetch().await?;
                 let layout = self.executor.store().layout();
-                Ok(archive::write(dest, |out| Ok(write_oci(out, self.finished, names, layout).map(drop)?))?)
+                let tree = self.product.tree();
+                Ok(archive::write(dest, |out| Ok(write_oci_tree(out, &tree, names, layout).map(drop)?))?)
             }
             OutputKind::Docker { dest, names } => {
                 self.fetch().await?;
                 let layout = self.executor.store().layout();
-                let docker = self.stage.image.finish_docker();
+                // Several platforms are refused when the outputs are read.
+                let image = self.product.images.first().ok_or(BuildError::Cancelled)?;
+                let docker = image.stage.image.finish_docker();
                 Ok(archive::write(dest, |out| Ok(write_docker(out, &docker, names, layout).map(drop)?))?)
             }
             OutputKind::Local(dest) => {
-                let changes = self.flatten().await?;
-                Ok(local::write_directory(&changes, dest)?)
+                self.fetch().await?;
+                for image in &self.product.images {
+                    let dest = self.directory(image).map_or_else(|| dest.clone(), |name| dest.join(name));
+                    local::write_directory(&self.flatten(image)?, &dest)?;
+                }
+                Ok(())
             }
             OutputKind::Tar(dest) => {
-                let changes = self.flatten().await?;
+                self.fetch().await?;
+                let mut all = Changes::new();
+                for image in &self.product.images {
+                    let changes = self.flatten(image)?;
+                    match self.directory(image) {
+                        None => all = changes,
+                        Some(name) => local::add_below(&mut all, Path::new(&name), changes),
+                    }
+                }
                 let clamp = self.executor.clock().epoch();
-                Ok(archive::write(dest, |out| local::write_tar(&changes, out, clamp))?)
+                Ok(archive::write(dest, |out| local::write_tar(&all, out, clamp))?)
             }
             OutputKind::CacheOnly => Ok(()),
         }
     }
 
     fn assembled(&self) -> Assembled<'_> {
-        Assembled { finished: self.finished, store: self.executor.store(), bases: &self.stage.bases }
+        Assembled { product: self.product, store: self.executor.store() }
     }
 
     /// The documents go into the store, the name list stays as it is, and base layers stay where they are.
     fn keep_unnamed(&self) -> Result<(), BuildError> {
         let store = self.executor.store();
-        store.put_bytes(self.finished.config.bytes())?;
-        store.put_bytes(self.finished.manifest.bytes())?;
+        for document in self.product.tree().documents.iter().rev() {
+            store.put_bytes(document)?;
+        }
         Ok(())
     }
 
     /// Brings the base layers into the store.
     async fn fetch(&self) -> Result<(), BuildError> {
-        let chain = self.stage.image.chain();
-        for base in &self.stage.bases {
-            let own = base.own_layers(&chain);
-            base.fetch(self.executor.store(), &own, self.on_event).await.map_err(ExportError::Fetch)?;
+        for PlatformImage { stage, .. } in &self.product.images {
+            let chain = stage.image.chain();
+            for base in &stage.bases {
+                let own = base.own_layers(&chain);
+                base.fetch(self.executor.store(), &own, self.on_event).await.map_err(ExportError::Fetch)?;
+            }
         }
         Ok(())
     }
 
-    async fn flatten(&self) -> Result<rbuild_layers::Changes, BuildError> {
-        self.fetch().await?;
+    /// The directory that an image's files stand in, where there are several images.
+    fn directory(&self, image: &PlatformImage) -> Option<String> {
+        self.product.index.as_ref().map(|_| image.platform.normalised().to_string().replace('/', "_"))
+    }
+
+    /// The files of an image, whose layers are in the store.
+    fn flatten(&self, image: &PlatformImage) -> Result<Changes, BuildError> {
         let rootfs = |error: Box<dyn std::error::Error + Send + Sync>| ExportError::Rootfs(error);
-        let view = self.executor.unpacked(&self.stage.image.chain()).map_err(|error| rootfs(error.into()))?;
+        let view =
+            self.executor.unpacked(&image.stage.image.chain()).map_err(|error| rootfs(error.into()))?;
         Ok(local::flatten(&view).map_err(|error| rootfs(error.into()))?)
     }
 }

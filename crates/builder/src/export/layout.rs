@@ -25,7 +25,7 @@ pub(super) async fn into(
     names: &[Reference],
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let options = CopyOptions { tags: names.to_vec(), ..CopyOptions::default() };
-    let descriptor = copy_manifest(image, layout, image.root(), &options).await?;
+    let descriptor = copy_manifest(image, layout, image.product.root(), &options).await?;
     if names.is_empty() {
         layout.list(&descriptor, None)?;
     }

@@ -1,11 +1,11 @@
 //! The rootfs itself: as files, or as one tar.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rbuild_layers::view::Descend;
-use rbuild_layers::{Changes, Entry, Kind, Root, RootError, View, apply, tar};
+use rbuild_layers::{Changes, Content, Entry, Kind, Meta, Root, RootError, Time, View, apply, tar};
 
 use super::ExportError;
 
@@ -29,6 +29,23 @@ pub(super) fn flatten(view: &View) -> Result<Changes, RootError> {
         Ok(Descend::Into)
     })?;
     Ok(changes)
+}
+
+/// Adds a rootfs below a directory of its own, with nobody's attributes.
+pub(super) fn add_below(all: &mut Changes, directory: &Path, rootfs: Changes) {
+    let meta = Meta {
+        kind: Kind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        size: 0,
+        xattrs: BTreeMap::new(),
+    };
+    all.insert(directory, Entry::Node { meta, content: Content::None });
+    for (path, entry) in rootfs.rebase(directory).iter() {
+        all.insert(path, entry.clone());
+    }
 }
 
 /// Writes a rootfs into a directory, which is made when it is missing.

@@ -1,11 +1,13 @@
 //! Where the result goes.
 
+mod annotations;
 mod archive;
 mod assembled;
 mod exporter;
 mod layout;
 mod local;
 mod outputs;
+mod product;
 mod push;
 
 use std::path::PathBuf;
@@ -14,9 +16,11 @@ use rbuild_image::Reference;
 use rbuild_layers::compress::Compression;
 use thiserror::Error;
 
+pub(crate) use annotations::Annotations;
 pub(crate) use assembled::Assembled;
 pub(crate) use exporter::Exporter;
 pub(crate) use outputs::Outputs;
+pub(crate) use product::{PlatformImage, Product};
 pub(crate) use push::push;
 
 /// One place the result goes to.
@@ -44,16 +48,16 @@ pub enum OutputKind {
         /// Names; none means the build's tags.
         names: Vec<Reference>,
     },
-    /// A tar that `docker load` reads.
+    /// A tar that `docker load` reads, which holds one platform.
     Docker {
         /// Where.
         dest: Destination,
         /// Names; none means the build's tags.
         names: Vec<Reference>,
     },
-    /// The files of the rootfs, in a directory.
+    /// The files of the rootfs, in a directory; those of an index each in one named like `linux_arm64`.
     Local(PathBuf),
-    /// The files of the rootfs, in a tar.
+    /// The files of the rootfs, in a tar, with the same directories.
     Tar(Destination),
     /// Nowhere: only the cache is filled.
     CacheOnly,

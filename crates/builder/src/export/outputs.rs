@@ -8,6 +8,7 @@ use rbuild_layers::LayerOptions;
 use super::{ExportError, LayerAttributes, Output, OutputKind, Timestamps};
 use crate::error::BuildError;
 use crate::options::{BuildOptions, Push};
+use crate::platforms::Shape;
 
 /// The outputs of a build, every name filled in.
 #[derive(Debug, Clone)]
@@ -20,8 +21,8 @@ impl Outputs {
     /// Reads tags, push option and outputs together.
     ///
     /// # Errors
-    /// A tag is no reference; outputs need different layers.
-    pub(crate) fn new(options: &BuildOptions) -> Result<Self, BuildError> {
+    /// A tag is no reference; outputs need different layers; an index goes where only an image can.
+    pub(crate) fn new(options: &BuildOptions, shape: Shape) -> Result<Self, BuildError> {
         let tags = options.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
         let mut kinds: Vec<OutputKind> =
             options.outputs.iter().map(|output| with_names(&output.kind, &tags)).collect();
@@ -41,6 +42,14 @@ impl Outputs {
                 }
             }
             Push::ByName | Push::Never => {}
+        }
+        let takes_one = |kind: &OutputKind| matches!(kind, OutputKind::Docker { .. });
+        if shape == Shape::Index && kinds.iter().any(takes_one) {
+            return Err(BuildError::Option {
+                option: "output",
+                value: "type=docker".to_owned(),
+                reason: "docker load takes one platform; build one, or use type=oci".to_owned(),
+            });
         }
         Ok(Self { kinds, layers: layer_attributes(&options.outputs)? })
     }
@@ -125,7 +134,7 @@ mod tests {
                 outputs: outputs.into_iter().map(|kind| Output { kind, attributes }).collect(),
                 ..BuildOptions::default()
             };
-            let outputs = Outputs::new(&options).expect("sound options");
+            let outputs = Outputs::new(&options, Shape::Image).expect("sound options");
             let text: Vec<String> = outputs
                 .kinds()
                 .iter()
@@ -151,6 +160,19 @@ mod tests {
         check(&["r.io/app"], Push::ByName, vec![OutputKind::CacheOnly], "other");
         check(&["r.io/app"], Push::ByName, vec![OutputKind::Push(vec![])], r#"push["r.io/app:latest"]"#);
         check(&[], Push::ByName, vec![], "store[]");
+    }
+
+    #[test]
+    fn docker_archives_hold_one_platform() {
+        let check = |shape: Shape, expect: bool| {
+            let dest = super::super::Destination::Stdout;
+            let kind = OutputKind::Docker { dest, names: Vec::new() };
+            let output = Output { kind, attributes: LayerAttributes::default() };
+            let options = BuildOptions { outputs: vec![output], ..BuildOptions::default() };
+            assert_eq!(Outputs::new(&options, shape).is_ok(), expect, "{shape:?}");
+        };
+        check(Shape::Image, true);
+        check(Shape::Index, false);
     }
 
     fn familiar(names: &[Reference]) -> Vec<String> {

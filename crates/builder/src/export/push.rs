@@ -29,7 +29,7 @@ pub(crate) async fn push(
             |source: CopyError| BuildError::Push { name: first.to_string(), source: Box::new(source) };
         let on_progress = progress(&first, Arc::clone(on_event));
         let options = CopyOptions { tags, on_progress: Some(on_progress), ..CopyOptions::default() };
-        copy_manifest(image, &client.remote(&first), image.root(), &options).await.map_err(failed)?;
+        copy_manifest(image, &client.remote(&first), image.product.root(), &options).await.map_err(failed)?;
     }
     Ok(())
 }

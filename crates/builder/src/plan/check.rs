@@ -6,6 +6,7 @@ use rbuild_dockerfile::{Diagnostic, Dockerfile, IgnoreFile, lint};
 use rbuild_image::{History, ImageConfig, Platform};
 
 use super::graph::Graph;
+use super::join::JoinedPlan;
 use super::options::{PlanError, PlanOptions};
 use super::step::{CopyKind, CopySource, ImageRequest, Plan, Source, Step, StepKind};
 use super::{lower, warning};
@@ -13,7 +14,7 @@ use super::{lower, warning};
 /// Lists what all lint rules find in a Dockerfile and its plan, in the order of the lines, each finding once.
 ///
 /// `ignore` is the ignore file of the context. Rules that a `check` directive silences are left out.
-pub fn findings(dockerfile: &Dockerfile, plan: &Plan, ignore: Option<&IgnoreFile>) -> Vec<Diagnostic> {
+pub fn findings(dockerfile: &Dockerfile, plan: &JoinedPlan, ignore: Option<&IgnoreFile>) -> Vec<Diagnostic> {
     let mut found = lint::lint(dockerfile);
     found.extend(plan.warnings.iter().cloned());
     found.extend(ignore.into_iter().flat_map(|ignore| ignored_sources(dockerfile, plan, ignore)));
@@ -56,7 +57,7 @@ fn assumed(platform: &Platform) -> ImageConfig {
 
 /// Finds sources that the ignore file hides. One with `!` is not looked at: what it brings back cannot be told without
 /// the files.
-fn ignored_sources(dockerfile: &Dockerfile, plan: &Plan, ignore: &IgnoreFile) -> Vec<Diagnostic> {
+fn ignored_sources(dockerfile: &Dockerfile, plan: &JoinedPlan, ignore: &IgnoreFile) -> Vec<Diagnostic> {
     if ignore.has_exclusions() {
         return Vec::new();
     }
@@ -111,7 +112,7 @@ mod tests {
         let plan =
             assume(&dockerfile, graph(&dockerfile, &options).expect("a graph"), &options).expect("a plan");
         let ignore = IgnoreFile::parse(ignore.as_bytes()).expect("an ignore file");
-        let found = findings(&dockerfile, &plan, Some(&ignore));
+        let found = findings(&dockerfile, &plan.into(), Some(&ignore));
         let found: Vec<_> = found
             .iter()
             .map(|finding| (finding.message.as_str(), finding.lines.map_or(0, |(first, _)| first)))

@@ -35,6 +35,7 @@ mod copy;
 mod expose;
 mod go_format;
 mod graph;
+mod join;
 mod link;
 mod lookup;
 mod lower;
@@ -52,6 +53,7 @@ mod warning;
 
 pub use check::{assume, findings, violation};
 pub use graph::Graph;
+pub use join::{JoinedPlan, join};
 pub use link::graph;
 pub use lower::{directory_config, lower};
 pub use options::{PlanError, PlanOptions, PlatformOrigin, Scope};

@@ -18,7 +18,7 @@ pub struct Plan {
 }
 
 /// One stage: a base and the steps on top of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PlannedStage {
     /// The name to show: the stage's own, or `stage-N` with its 0-based position in the Dockerfile.
     pub name: String,
@@ -59,7 +59,7 @@ pub struct ImageRequest {
 }
 
 /// One instruction, ready to run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Where the instruction stands in the Dockerfile; of a trigger, the `FROM` that pulled it in.
     pub span: Span,
@@ -72,7 +72,7 @@ pub struct Step {
 }
 
 /// What a step does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum StepKind {
     /// Runs a process; its changes become a layer, also when there are none.
     Run(RunStep),
@@ -85,7 +85,7 @@ pub enum StepKind {
 }
 
 /// A process and what it sees.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunStep {
     /// The program and its arguments; the program is looked up in the `PATH` of `env`.
     pub argv: Vec<String>,
@@ -272,7 +272,7 @@ pub enum Source {
 }
 
 /// `COPY` or `ADD`, every word expanded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CopyStep {
     /// The tree that patterns are looked up in.
     pub from: Source,

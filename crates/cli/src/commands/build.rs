@@ -132,7 +132,7 @@ fn write_files(args: &BuildArgs, built: &Built) -> anyhow::Result<()> {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     };
     if let Some(path) = &args.iidfile {
-        write(path, &built.config_digest.to_string())?;
+        write(path, &built.config_digest().unwrap_or_else(|| built.digest()).to_string())?;
     }
     if let Some(path) = &args.metadata_file {
         write(path, &format!("{}\n", serde_json::to_string_pretty(&built.metadata())?))?;

@@ -80,7 +80,7 @@ impl Checked {
         let mut findings = Vec::new();
         if errors.is_empty() {
             match plan_all(&dockerfile) {
-                Ok(plan) => findings = plan::findings(&dockerfile, &plan, None),
+                Ok(plan) => findings = plan::findings(&dockerfile, &plan.into(), None),
                 Err(PlanError(diagnostics)) => {
                     let (refused, warnings): (Vec<_>, Vec<_>) =
                         diagnostics.into_iter().partition(Diagnostic::is_error);

@@ -90,7 +90,7 @@ mod tests {
         let digest = Digest::of(b"");
         let built = Built {
             descriptor: Descriptor::new("m", digest, 2),
-            config_digest: digest,
+            images: Vec::new(),
             names: Vec::new(),
             size: 12_345_678,
             duration: std::time::Duration::from_millis(3456),

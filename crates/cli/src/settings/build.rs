@@ -42,7 +42,7 @@ impl BuildSettings {
             push,
             outputs,
             target: args.target.clone().filter(|target| !target.is_empty()),
-            platform: platform(&args.platform)?,
+            platforms: platforms(&args.platform)?,
             build_args: build_args(&args.build_args, environment)?,
             labels: map("--label", &args.labels)?,
             annotations: map("--annotation", &args.annotations)?,
@@ -168,15 +168,8 @@ fn dockerfile(file: Option<&Path>) -> Result<DockerfileSource, Usage> {
 /// A Dockerfile on standard input is read up to here, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-fn platform(list: &[String]) -> Result<Option<Platform>, Usage> {
-    match list {
-        [] => Ok(None),
-        [one] if !one.contains(',') => super::platform(Some(one)).map(Some),
-        _ => {
-            Err(Usage::new("--platform with several platforms is not supported yet")
-                .hint("build one at a time"))
-        }
-    }
+fn platforms(list: &[String]) -> Result<Vec<Platform>, Usage> {
+    list.iter().flat_map(|text| text.split(',')).map(|text| super::platform(Some(text.trim()))).collect()
 }
 
 /// Reads `--build-arg`. As with docker, a name alone that the environment lacks is not set at all, and SOURCE_DATE_EPOCH
@@ -283,7 +276,7 @@ mod tests {
             (CacheUse::Ignore, Pull::Always, Network::None)
         );
         assert_eq!(options.isolation, Some(rbuild_sandbox::Isolation::Userns));
-        assert_eq!(options.platform.map(|platform| platform.to_string()).as_deref(), Some("linux/arm64"));
+        assert_eq!(options.platforms, [Platform::new("linux", "arm64")]);
         assert!(options.named_contexts.contains_key("base"));
         assert_eq!(options.context, Context::dir("dir"));
         assert!(matches!(options.dockerfile, DockerfileSource::Path(path) if path.is_absolute()));
@@ -310,7 +303,6 @@ mod tests {
             "-o out --output-attrs compression=gzip",
             "--output-attrs belongs to the output that is implied without --output",
         );
-        check("--platform linux/amd64,linux/arm64", "--platform with several platforms is not supported yet");
         check("--platform x", "--platform: \"x\" is neither an operating system nor an architecture");
         check("--build-arg =x", "--build-arg \"=x\" has no name");
         check("--label x", "--label \"x\" is not KEY=VALUE");

@@ -59,7 +59,8 @@ fn devices_of_the_host_stay_closed() {
 #[test]
 fn a_mount_on_shm_takes_the_place_of_the_default() {
     each(|lab| {
-        let mut spec = lab.shell("awk '$2 == \"/dev/shm\" {sub(/,inode64/, \"\", $4); print $3, $4}' /proc/mounts");
+        let mut spec =
+            lab.shell("awk '$2 == \"/dev/shm\" {sub(/,inode64/, \"\", $4); print $3, $4}' /proc/mounts");
         let kind = MountKind::Tmpfs { size: Some(1 << 27), mode: 0o1777 };
         spec.mounts.push(Mount::new("dev/shm", kind));
         lab.check_spec(&spec, "tmpfs rw,nosuid,relatime,size=131072k\n");
