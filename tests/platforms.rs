@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Image, World, have, tool};
+use crate::support::{Image, World, have, skipped, tool};
 
 const BOTH: &str = "linux/amd64,linux/arm64";
 
@@ -182,4 +182,22 @@ fn outputs_of_an_index() {
     world.rbuild(&["images"]).success();
     let inspected = world.rbuild(&["inspect", "--platform", "linux/arm64", "app:1"]).success();
     assert!(inspected.stdout.contains("arm64"), "{}", inspected.stdout);
+}
+
+#[test]
+fn a_foreign_run_is_refused_before_any_step_where_nothing_emulates_it() {
+    let world = World::new();
+    world.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /base\n");
+    let (base, _) = build_index(&world, "base", &[]);
+    let context = format!("base=oci-layout://{}", base.display());
+    let foreign = if cfg!(target_arch = "aarch64") { ("amd64", "x86_64") } else { ("arm64", "aarch64") };
+    if std::path::Path::new("/proc/sys/fs/binfmt_misc").join(format!("qemu-{}", foreign.1)).exists() {
+        skipped("this host emulates the foreign platform");
+        return;
+    }
+    world.dockerfile("FROM base\nCOPY Dockerfile /x\nRUN true\n");
+    let platform = format!("linux/{}", foreign.0);
+    let args = ["--platform", &platform, "--build-context", &context, "--progress", "plain", "."];
+    let run = world.rbuild(&args).exits(2).says("Dockerfile:3").says("qemu-user-static");
+    assert!(!run.stderr.contains("COPY Dockerfile /x\n#"), "no step ran: {}", run.stderr);
 }

@@ -11,6 +11,7 @@ use rbuild_layers::Store;
 use rbuild_registry::Client;
 use rbuild_sandbox::Cancel;
 
+use crate::binfmt;
 use crate::context::{ContextDir, NamedContext};
 use crate::error::{BuildError, Place};
 use crate::event::Event;
@@ -288,6 +289,7 @@ impl Build {
             platform: platform.clone(),
             platform_origin: platforms.origin,
             build_platform: Platform::host(),
+            emulators: binfmt::emulators(Path::new(binfmt::REGISTERED)),
             named_contexts: options.named_contexts.keys().cloned().collect(),
             labels: options.labels.clone(),
             network: options.network,

@@ -35,6 +35,7 @@
 //! Errors say what kind of failure they are ([`BuildError::failure`]): a refused Dockerfile, a registry, this host, or
 //! the build itself. After any of them no name stands for a half-done result.
 
+mod binfmt;
 mod build;
 pub mod cache;
 mod check;

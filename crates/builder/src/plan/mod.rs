@@ -56,7 +56,7 @@ pub use graph::Graph;
 pub use join::{JoinedPlan, join};
 pub use link::graph;
 pub use lower::{directory_config, lower};
-pub use options::{PlanError, PlanOptions, PlatformOrigin, Scope};
+pub use options::{Emulator, PlanError, PlanOptions, PlatformOrigin, Scope};
 pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use step::{
     Access, Base, BindMount, CacheMount, CopyKind, CopySource, CopyStep, ImageRequest, Network, Plan,

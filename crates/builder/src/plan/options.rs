@@ -21,6 +21,8 @@ pub struct PlanOptions {
     pub platform_origin: PlatformOrigin,
     /// The platform the build runs on.
     pub build_platform: Platform,
+    /// What runs programs of other architectures (Go's names) on the build platform.
+    pub emulators: BTreeMap<String, Emulator>,
     /// The names of `--build-context`, with `::platform` where given.
     pub named_contexts: BTreeSet<String>,
     /// `--label`.
@@ -39,12 +41,22 @@ impl Default for PlanOptions {
             platform: Platform::host(),
             platform_origin: PlatformOrigin::Host,
             build_platform: Platform::host(),
+            emulators: BTreeMap::new(),
             named_contexts: BTreeSet::new(),
             labels: BTreeMap::new(),
             network: Network::Default,
             scope: Scope::Target,
         }
     }
+}
+
+/// How the kernel runs programs of a foreign architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emulator {
+    /// The interpreter is held open and works in every rootfs (flag F of binfmt_misc).
+    Fixed,
+    /// The interpreter would have to be in the rootfs, where it is not.
+    NotFixed,
 }
 
 /// Where the platform of a build comes from.

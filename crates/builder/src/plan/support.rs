@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use rbuild_dockerfile::{Diagnostic, Dockerfile};
-use rbuild_image::Reference;
+use rbuild_image::{Platform, Reference};
 
-use super::options::PlanOptions;
+use super::options::{Emulator, PlanOptions};
 use super::step::{CopySource, CopyStep, PlannedStage, RunStep, Security, StepKind, StepMount};
 use super::warning;
 
@@ -22,8 +22,6 @@ pub enum Feature {
     SecurityInsecure,
     /// `RUN --device`.
     Device,
-    /// `RUN` for another platform than the host's.
-    ForeignRun,
     /// `ADD` of a URL.
     AddUrl,
     /// `ADD` of a git repository.
@@ -38,7 +36,6 @@ pub const REFUSED: &[(Feature, &str)] = &[
     (Feature::MountSshRequired, "RUN --mount=type=ssh,required"),
     (Feature::SecurityInsecure, "RUN --security=insecure"),
     (Feature::Device, "RUN --device"),
-    (Feature::ForeignRun, "RUN for another platform than the host's"),
     (Feature::AddUrl, "ADD of a URL"),
     (Feature::AddGit, "ADD of a git repository"),
     (Feature::Windows, "building for windows"),
@@ -89,7 +86,8 @@ pub(super) fn refusals(
             StepKind::Workdir(_) | StepKind::Configure => Vec::new(),
         };
         if foreign && matches!(step.kind, StepKind::Run(_)) {
-            features.push(Feature::ForeignRun);
+            let error = foreign_run(&wanted, options);
+            out.extend(error.map(|error| *warning::place(error, dockerfile, step.span)));
         }
         if wanted.os == "windows" {
             features.push(Feature::Windows);
@@ -102,6 +100,26 @@ pub(super) fn refusals(
         }
     }
     out
+}
+
+/// Refuses a `RUN` whose programs nothing here can run, and says what would.
+fn foreign_run(wanted: &Platform, options: &PlanOptions) -> Option<Diagnostic> {
+    let host = options.build_platform.normalised();
+    let why = if wanted.os == host.os {
+        match options.emulators.get(&wanted.architecture) {
+            Some(Emulator::Fixed) => return None,
+            Some(Emulator::NotFixed) => {
+                "its emulator is registered without the flag F, for this file system only"
+            }
+            None => "no emulator is registered in /proc/sys/fs/binfmt_misc",
+        }
+    } else {
+        "no emulator runs programs of another operating system"
+    };
+    Some(Diagnostic::error(format!("RUN for {wanted} cannot run on {host}: {why}")).with_hint(
+        "install qemu-user-static and binfmt-support on this host (or run tonistiigi/binfmt), or RUN in stages \
+         `FROM --platform=$BUILDPLATFORM` and only COPY into this one",
+    ))
 }
 
 fn features_of_run(run: &RunStep) -> Vec<Feature> {

@@ -223,13 +223,11 @@ fn refuses_by_name_what_is_not_executed_yet() {
             support::Feature::MountSshRequired => "RUN --mount=type=ssh,required x",
             support::Feature::SecurityInsecure => "RUN --security=insecure x",
             support::Feature::Device => "RUN --device=a.com/b=c x",
-            support::Feature::ForeignRun => "RUN x",
             support::Feature::AddUrl => "ADD http://h/x /",
             support::Feature::AddGit => "ADD https://h/x.git /",
             support::Feature::Windows => "ENV A=1",
         };
         let platform = match feature {
-            support::Feature::ForeignRun => "linux/s390x",
             support::Feature::Windows => "windows/amd64",
             _ => "linux/amd64",
         };
@@ -243,6 +241,33 @@ fn refuses_by_name_what_is_not_executed_yet() {
         plan(&format!("{text}FROM scratch\n"), &options());
     }
     plan("FROM debian\nRUN --mount=type=ssh --mount=type=secret,id=s x", &options());
+}
+
+#[test]
+fn runs_foreign_programs_where_the_kernel_does() {
+    let check = |platform: &str, emulator: Option<Emulator>, expect: Option<&str>| {
+        let emulators = emulator.map(|emulator| ("s390x".to_owned(), emulator)).into_iter().collect();
+        let options = PlanOptions { emulators, ..options() };
+        let text = format!("FROM --platform={platform} debian\nCOPY a /\nRUN x\n");
+        match (try_plan(&text, &options), expect) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expect)) => {
+                assert!(error.0[0].message.contains(expect), "{error}");
+                assert_eq!((error.0.len(), error.0[0].lines), (1, Some((3, 3))));
+                assert!(error.0[0].hint.is_some());
+            }
+            (got, expect) => panic!("{platform}: {expect:?}, not {got:?}"),
+        }
+    };
+    check("linux/amd64", None, None);
+    check("linux/amd64/v3", None, None);
+    check("linux/s390x", Some(Emulator::Fixed), None);
+    check("linux/s390x", None, Some("no emulator is registered"));
+    check("linux/s390x", Some(Emulator::NotFixed), Some("without the flag F"));
+    check("linux/arm64", Some(Emulator::Fixed), Some("no emulator is registered"));
+    check("darwin/amd64", Some(Emulator::Fixed), Some("another operating system"));
+    // Without RUN nothing is foreign.
+    plan("FROM --platform=linux/s390x debian\nCOPY a /\nWORKDIR /w\n", &options());
 }
 
 #[test]
