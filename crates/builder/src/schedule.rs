@@ -16,11 +16,8 @@ use crate::plan::{Base, JoinedPlan, PlannedStage, Step, StepKind};
 /// Blocks. `text` is the Dockerfile's, for line numbers.
 pub(crate) fn run(executor: &Executor, plan: &JoinedPlan, text: &str) -> Result<Vec<Stage>, BuildError> {
     let runs = |step: &Step| matches!(step.kind, StepKind::Run(_));
-    // A build that cannot run its RUN steps says so before it makes anything.
-    if plan.stages.iter().any(|stage| stage.steps.iter().any(runs)) {
-        executor.sandbox()?;
-    }
-    let mut schedule = Schedule { executor, text, next: 0, done: Vec::new() };
+    let has_run = plan.stages.iter().any(|stage| stage.steps.iter().any(runs));
+    let mut schedule = Schedule { executor, text, next: 0, done: Vec::new(), has_run };
     for planned in &plan.stages {
         let stage = schedule.stage(planned)?;
         schedule.done.push(stage);
@@ -42,6 +39,8 @@ struct Schedule<'a> {
     /// The number of the next step that is shown.
     next: usize,
     done: Vec<Stage>,
+    /// Whether any step of the plan is a RUN.
+    has_run: bool,
 }
 
 /// A step that is shown, and its place.
@@ -102,6 +101,12 @@ impl Schedule<'_> {
         let id = StepId(self.next);
         self.next += 1;
         let started = Instant::now();
+        let task = Task { id, step, done: &self.done };
+        let found = self.executor.look_up(task, stage);
+        // A build that cannot run its RUN steps says so before it makes anything; one that is all cached never asks.
+        if self.has_run && matches!(found, Ok(Lookup::Miss(_))) {
+            self.executor.sandbox()?;
+        }
         self.executor.emit(Event::StepStarted {
             id,
             stage: place.stage.name.clone(),
@@ -109,7 +114,11 @@ impl Schedule<'_> {
             total: place.total,
             display: step.display.clone(),
         });
-        let made = self.make(Task { id, step, done: &self.done }, stage);
+        let made = match found {
+            Ok(Lookup::Hit(made)) => Ok(*made),
+            Ok(Lookup::Miss(keys)) => self.executor.make(task, stage, &keys),
+            Err(error) => Err(error),
+        };
         let duration = started.elapsed();
         match made {
             Ok(Made { layer, created, cached }) => {
@@ -125,14 +134,6 @@ impl Schedule<'_> {
                 Err(error)
             }
         }
-    }
-
-    fn make(&self, task: Task<'_>, stage: &mut Stage) -> Result<Made, StepError> {
-        let keys = match self.executor.look_up(task, stage)? {
-            Lookup::Hit(made) => return Ok(*made),
-            Lookup::Miss(keys) => keys,
-        };
-        self.executor.make(task, stage, &keys)
     }
 
     fn locate(&self, error: StepError, step: &Step, place: Place<'_>) -> BuildError {
