@@ -11,6 +11,7 @@
 
 mod architecture;
 mod build;
+mod contexts;
 mod faults;
 mod findings;
 mod images;

@@ -15,7 +15,7 @@ use crate::binfmt;
 use crate::context::{ContextDir, NamedContext};
 use crate::error::{BuildError, Place};
 use crate::event::Event;
-use crate::execute::{Clock, Executor, ExecutorSettings};
+use crate::execute::{Clock, Executor, ExecutorSettings, Remotes};
 use crate::export::{Annotations, Exporter, Output, Outputs, PlatformImage, Product};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
@@ -146,6 +146,12 @@ impl Build {
         let platforms = Platforms::new(&self.options)?;
         let outputs = Outputs::new(&self.options, platforms.shape)?;
         let annotations = Annotations::new(&self.options.annotations, platforms.shape)?;
+        let remotes = Arc::new(Remotes::new(
+            store.clone(),
+            self.client.clone(),
+            self.options.git.clone(),
+            self.cancel.clone(),
+        ));
         let images = Images::new(&self.options, store.clone(), self.client.clone());
         let (plan, images) = self.plan(&dockerfile, &platforms, images, Scope::Target).await?;
         self.warn(&dockerfile, &plan, context.as_deref())?;
@@ -157,6 +163,7 @@ impl Build {
             store,
             context,
             images,
+            remotes,
             layers: outputs.layers(epoch),
             clock: Clock::new(epoch),
             on_event: Arc::clone(&self.on_event),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rbuild_image::Platform;
 use rbuild_sandbox::Isolation;
 
-use crate::context::NamedContext;
+use crate::context::{Git, NamedContext};
 use crate::export::Output;
 use crate::plan::Network;
 
@@ -123,6 +123,8 @@ pub struct BuildOptions {
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.
     pub isolation: Option<Isolation>,
+    /// How repositories are read.
+    pub git: Git,
     /// Seconds since 1970 that stand for now; `None`: the build argument `SOURCE_DATE_EPOCH`, else the clock.
     pub source_date_epoch: Option<i64>,
 }

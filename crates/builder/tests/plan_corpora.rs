@@ -44,6 +44,31 @@ fn strings(value: &Value) -> BTreeMap<String, String> {
     entries.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
+#[test]
+fn git_references_are_read_as_buildkit_reads_them() {
+    use rbuild_builder::context::{CheckoutTime, GitRef, WrittenIn};
+    let Some(root) = corpora() else { return };
+    let table = json_file(&root.join("tables/gitref.json"));
+    for case in table.as_array().unwrap() {
+        let (text, expect) = (case["ref"].as_str().unwrap(), &case["expect"]);
+        let got = GitRef::parse(text, WrittenIn::Dockerfile);
+        assert_eq!(!matches!(got, Ok(None)), expect["is_git"] == true, "{text}");
+        let Ok(Some(got)) = got else {
+            assert!(expect.get("error").is_some(), "{text}: {got:?}");
+            continue;
+        };
+        let time = got.mtime.map(|time| if time == CheckoutTime::Commit { "commit" } else { "checkout" });
+        let shown = json!({
+            "Remote": got.remote, "ShortName": got.short_name, "Ref": got.reference.unwrap_or_default(),
+            "Checksum": got.checksum.unwrap_or_default(), "SubDir": got.subdir.unwrap_or_default(),
+            "IndistinguishableFromLocal": got.is_ambiguous, "UnencryptedTCP": got.is_unencrypted,
+            "KeepGitDir": got.keep_git_dir, "Submodules": got.submodules,
+            "MTime": time.unwrap_or_default(), "FetchByCommit": got.fetch_by_commit,
+        });
+        assert_eq!(shown, expect["ref"], "{text}");
+    }
+}
+
 fn cases(root: &Path) -> Vec<Case> {
     let mut cases = Vec::new();
     for table in ["corners", "features", "snippets"] {

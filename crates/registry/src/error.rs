@@ -123,6 +123,17 @@ pub enum Error {
         /// The registry's answer.
         source: Box<Self>,
     },
+    /// A text that was to be a URL of the web is none.
+    #[error("`{0}` is no http or https URL")]
+    Address(String),
+    /// What was downloaded cannot be written.
+    #[error("cannot save {url}")]
+    Unsaved {
+        /// The request's URL, redacted.
+        url: String,
+        /// What the file system said.
+        source: io::Error,
+    },
     /// The content to be sent cannot be read.
     #[error("cannot read {digest} to send it")]
     Local {

@@ -95,7 +95,7 @@ impl Request {
 
 /// An authorization and the one origin that may see it.
 #[derive(Clone, Copy)]
-struct Authorization<'a> {
+pub(crate) struct Authorization<'a> {
     header: &'a HeaderValue,
     origin: &'a Url,
 }
@@ -196,7 +196,7 @@ impl Client {
     }
 
     /// Sends a request and follows where it is redirected to.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         request: &Request,
         authorization: Option<Authorization<'_>>,
@@ -341,7 +341,7 @@ fn asks_for_authorization(response: &Response) -> bool {
     }
 }
 
-async fn refusal(method: &Method, mut response: Response) -> Refusal {
+pub(crate) async fn refusal(method: &Method, mut response: Response) -> Refusal {
     let retry_after = response
         .headers()
         .get(RETRY_AFTER)

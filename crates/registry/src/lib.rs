@@ -91,6 +91,7 @@ mod scope;
 mod tls;
 mod token;
 mod upload;
+mod web;
 
 pub use client::{Client, ClientOptions, Proxies};
 pub use copy::{CopyError, CopyOptions, Progress, Transfer, copy, copy_manifest};
@@ -99,3 +100,4 @@ pub use error::{Actual, Error, Refusal, RegistryError, redact};
 pub use remote::Remote;
 pub use retry::RetryPolicy;
 pub use tls::TlsError;
+pub use web::Download;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_dockerfile::IgnoreFile;
-use rbuild_layers::{Content, FileId, Meta, Root, RootError};
+use rbuild_layers::{Content, FileId, Kind, Meta, Root, RootError, Time};
 use thiserror::Error;
 
 /// Bytes an ignore file may have.
@@ -41,7 +41,40 @@ pub enum ContextError {
     },
 }
 
-/// A directory of the host whose excluded paths do not exist and whose owners are all 0:0.
+/// What of the attributes on disk does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Normalise {
+    /// Owners are those of whoever has the files: all are 0:0.
+    #[default]
+    Owners,
+    /// Everything counts, as in an unpacked archive.
+    Nothing,
+    /// Everything but what git records: owner 0:0, mode 0755 for directories and executables, else 0644.
+    Checkout {
+        /// The time of everything; `None` leaves those of the checkout.
+        mtime: Option<Time>,
+    },
+}
+
+impl Normalise {
+    fn apply(self, meta: Meta) -> Meta {
+        match self {
+            Self::Nothing => meta,
+            Self::Owners => Meta { uid: 0, gid: 0, ..meta },
+            Self::Checkout { mtime } => {
+                let mode = match meta.kind {
+                    Kind::Symlink(_) => meta.mode,
+                    Kind::File if meta.mode & 0o111 == 0 => 0o644,
+                    _ => 0o755,
+                };
+                Meta { uid: 0, gid: 0, mode, mtime: mtime.unwrap_or(meta.mtime), ..meta }
+            }
+        }
+    }
+}
+
+/// A directory of the host whose excluded paths do not exist and whose owners are all 0:0, unless [`Normalise`] says
+/// otherwise.
 ///
 /// Directories are listed when they are first asked for and remembered, so that a build sees one state of each.
 /// Excluded directories are entered only if a pattern may take something below them back in. Nothing is written.
@@ -49,6 +82,7 @@ pub enum ContextError {
 pub struct ContextDir {
     root: Root,
     ignore: Option<IgnoreFile>,
+    normalise: Normalise,
     listings: Mutex<HashMap<PathBuf, Arc<Listing>>>,
 }
 
@@ -61,7 +95,12 @@ impl ContextDir {
     /// [`ContextError::Open`]
     pub fn open(path: &Path, ignore: Option<IgnoreFile>) -> Result<Self, ContextError> {
         let root = Root::open(path).map_err(|source| ContextError::Open { path: path.to_owned(), source })?;
-        Ok(Self { root, ignore, listings: Mutex::default() })
+        Ok(Self { root, ignore, normalise: Normalise::Owners, listings: Mutex::default() })
+    }
+
+    /// Gives the files other attributes than a local directory's have.
+    pub fn normalised(self, normalise: Normalise) -> Self {
+        Self { normalise, ..self }
     }
 
     /// Reads the first ignore file there is of `candidates`; `None` when there is none.
@@ -99,7 +138,7 @@ impl ContextDir {
     /// The directory cannot be read.
     pub fn metadata(&self, path: &Path) -> Result<Option<Meta>, RootError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(self.root.metadata(path)?.map(unowned));
+            return Ok(self.root.metadata(path)?.map(|meta| self.normalise.apply(meta)));
         };
         Ok(self.listing(parent)?.get(name).cloned())
     }
@@ -147,7 +186,7 @@ impl ContextDir {
                 if let Some(meta) = self.root.metadata(&path)?
                     && self.shows(&path, &meta)?
                 {
-                    listing.insert(name, unowned(meta));
+                    listing.insert(name, self.normalise.apply(meta));
                 }
             }
         }
@@ -179,10 +218,6 @@ impl ContextDir {
         }
         Ok(false)
     }
-}
-
-fn unowned(meta: Meta) -> Meta {
-    Meta { uid: 0, gid: 0, ..meta }
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -1,7 +1,15 @@
 //! Where the files of a build come from: the build context and the named ones.
 
+mod archive;
 mod dir;
+mod git;
+mod git_ref;
 mod named;
 
-pub use dir::{ContextDir, ContextError};
+pub(crate) use archive::archive;
+pub use dir::{ContextDir, ContextError, Normalise};
+pub(crate) use git::{Commit, KeepGitDir, Repository};
+pub use git::{Git, GitError};
+pub use git_ref::{CheckoutTime, GitRef, GitRefError, WrittenIn};
+pub(crate) use git_ref::{Plus, percent_decoded};
 pub use named::{LayoutImage, NamedContext, NamedContextError};

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rbuild_layers::{Changes, Entry, Kind, Root, Time, View};
+use rbuild_layers::{Changes, Entry, Kind, Root, Store, Time, View};
+use rbuild_sandbox::Cancel;
 
 use super::copy;
 use super::draft::Draft;
+use super::remote::Remotes;
 use super::tree::Tree;
-use crate::context::ContextDir;
+use crate::context::{ContextDir, Git};
 use crate::plan::{CopyKind, CopySource, CopyStep, Source};
 
 /// A tree from lines: `d/` is a directory, `f` a file, `l -> t` a symbolic link, `h = f` a hard link; `:700` a mode,
@@ -98,7 +100,13 @@ fn run(case: &Case<'_>) -> Result<String, String> {
     plant(rootfs.path(), case.rootfs);
     let tree = Tree::Context(Arc::new(ContextDir::open(context.path(), None).unwrap()));
     let mut draft = Draft::new(View::directory(Root::open(rootfs.path()).unwrap()));
-    let making = copy::Making { now: Time::seconds(0), scratch: Path::new("/nonexistent") };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let store = Store::open(elsewhere.path()).unwrap();
+    let _inside = runtime.enter();
+    let remotes = Remotes::new(store, None, Git::default(), Cancel::new());
+    let making =
+        copy::Making { now: Time::seconds(0), scratch: Path::new("/nonexistent"), remotes: &remotes };
     match copy::run(&case.step, &tree, &mut draft, making) {
         Ok(changes) => Ok(show(&changes)),
         Err(error) => Err(std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)),

@@ -1,6 +1,7 @@
 //! `COPY` and `ADD`: sources over a tree, destinations over a draft.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rbuild_layers::{Changes, Content, Kind, Meta, Time, View};
@@ -10,9 +11,11 @@ use super::copier::{Attributes, Copier, CopyError};
 use super::draft::{Draft, DraftError};
 use super::error::StepError;
 use super::mode::ModeChange;
+use super::remote::{RemoteError, Remotes, file_name, shown};
 use super::selection::Selection;
 use super::tree::{Tree, clean};
 use super::user::Accounts;
+use crate::context::{self, GitRef, KeepGitDir, WrittenIn};
 use crate::plan::{CopyKind, CopySource, CopyStep};
 
 /// Bytes of an account file that are looked at.
@@ -25,6 +28,8 @@ pub(crate) struct Making<'a> {
     pub now: Time,
     /// A directory of the work directory for files that go with the process.
     pub scratch: &'a Path,
+    /// What is fetched from elsewhere.
+    pub remotes: &'a Remotes,
 }
 
 /// Brings the sources of a step into `draft` and returns the layer that makes.
@@ -59,18 +64,25 @@ pub(crate) fn collect(step: &CopyStep, tree: &Tree, making: Making<'_>) -> Resul
     let mut draft = Draft::new(View::empty());
     let attributes = Attributes { owner: None, mode: None, now: making.now };
     for (at, source) in step.sources.iter().enumerate() {
-        if let CopySource::Pattern(pattern) = source {
-            let destination = format!("/{at}/");
-            let unpack = Unpack::Never;
-            let job = Job {
-                step,
-                tree,
-                attributes: &attributes,
-                destination: &destination,
-                unpack,
-                scratch: making.scratch,
-            };
-            job.pattern(pattern, &mut draft)?;
+        let destination = format!("/{at}/");
+        let job = Job {
+            step,
+            tree,
+            attributes: &attributes,
+            destination: &destination,
+            unpack: Unpack::Never,
+            making,
+        };
+        match source {
+            CopySource::Pattern(pattern) => job.pattern(pattern, &mut draft)?,
+            CopySource::Url(url) => job.url(url, &mut draft)?,
+            // The commit says what the files are, so that a step that is known fetches none.
+            CopySource::Git(written) => {
+                let commit = making.remotes.commit(&job.repository(written)?.0);
+                let commit = commit.map_err(|error| unfetched(shown(written), error))?;
+                job.heredoc("commit", &commit.id, &mut draft)?;
+            }
+            CopySource::Heredoc { .. } => {}
         }
     }
     Ok(draft)
@@ -94,26 +106,36 @@ fn sources(step: &CopyStep, tree: &Tree, draft: &mut Draft, making: Making<'_>) 
     let attributes = &Attributes { owner, mode, now: making.now };
     let unpack = match step.kind {
         CopyKind::Add { unpack: Some(false), .. } | CopyKind::Copy => Unpack::Never,
-        CopyKind::Add { .. } => Unpack::Archives,
+        CopyKind::Add { unpack: Some(true), .. } => Unpack::All,
+        CopyKind::Add { unpack: None, .. } => Unpack::Local,
     };
-    let job = Job { step, tree, attributes, destination: &step.destination, unpack, scratch: making.scratch };
+    let job = Job { step, tree, attributes, destination: &step.destination, unpack, making };
     for source in &step.sources {
         match source {
             CopySource::Pattern(pattern) => job.pattern(pattern, draft)?,
             CopySource::Heredoc { name, content } => job.heredoc(name, content, draft)?,
-            CopySource::Url(url) => return Err(StepError::Unsupported(format!("ADD of the URL {url}"))),
-            CopySource::Git(url) => {
-                return Err(StepError::Unsupported(format!("ADD of the repository {url}")));
-            }
+            CopySource::Url(url) => job.url(url, draft)?,
+            CopySource::Git(written) => job.git(written, draft)?,
         }
     }
     Ok(())
 }
 
+fn unfetched(source_name: String, error: RemoteError) -> StepError {
+    match error {
+        RemoteError::Cancelled => StepError::Cancelled,
+        error => StepError::Remote { source_name, source: Box::new(error) },
+    }
+}
+
+/// Which archives are extracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unpack {
     Never,
-    Archives,
+    /// Those of the tree that is copied from.
+    Local,
+    /// Those of the web too.
+    All,
 }
 
 /// What all sources of a step have in common.
@@ -124,7 +146,7 @@ struct Job<'a> {
     attributes: &'a Attributes,
     destination: &'a str,
     unpack: Unpack,
-    scratch: &'a Path,
+    making: Making<'a>,
 }
 
 impl Job<'_> {
@@ -140,7 +162,7 @@ impl Job<'_> {
         }
         let selection = Selection::new(include.as_deref(), &self.step.exclude)?;
         for source in self.tree.expand(start).map_err(|error| failed(CopyError::Source(error)))? {
-            if self.unpack == Unpack::Archives && self.unpacked(&source, written, draft)? {
+            if self.unpack != Unpack::Never && self.unpacked(self.tree, &source, written, draft)? {
                 continue;
             }
             Copier::new(self.tree, draft, self.attributes, &selection)
@@ -148,6 +170,52 @@ impl Job<'_> {
                 .map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn url(&self, url: &str, draft: &mut Draft) -> Result<(), StepError> {
+        let failed = |error| unfetched(shown(url), error);
+        let file = self.making.remotes.file(url, &file_name(url)).map_err(failed)?;
+        if let CopyKind::Add { checksum: Some(checksum), .. } = &self.step.kind {
+            let expected =
+                checksum.parse().map_err(|_| StepError::Unsupported(format!("checksum {checksum}")))?;
+            file.verify(url, expected).map_err(failed)?;
+        }
+        let tree = Tree::Context(Arc::clone(&file.tree));
+        let source = Path::new(&file.name);
+        if self.unpack == Unpack::All && self.unpacked(&tree, source, &shown(url), draft)? {
+            return Ok(());
+        }
+        self.whole(&tree, source, &shown(url), draft)
+    }
+
+    fn git(&self, written: &str, draft: &mut Draft) -> Result<(), StepError> {
+        let (wanted, keep) = self.repository(written)?;
+        let fetched = self.making.remotes.checkout(&wanted, keep);
+        let fetched = fetched.map_err(|error| unfetched(wanted.redacted(), error))?;
+        self.whole(&Tree::Context(Arc::clone(&fetched.tree)), Path::new(""), &wanted.redacted(), draft)
+    }
+
+    /// The repository with what the flags say of it.
+    fn repository(&self, written: &str) -> Result<(GitRef, KeepGitDir), StepError> {
+        let parsed = GitRef::parse(written, WrittenIn::Dockerfile).ok().flatten();
+        let mut wanted =
+            parsed.ok_or_else(|| StepError::Unsupported(format!("repository {}", shown(written))))?;
+        let mut keep = wanted.keep_git_dir;
+        if let CopyKind::Add { checksum, keep_git_dir, .. } = &self.step.kind {
+            keep = keep_git_dir.or(keep);
+            if checksum.is_some() {
+                wanted.checksum.clone_from(checksum);
+            }
+        }
+        Ok((wanted, if keep == Some(true) { KeepGitDir::Yes } else { KeepGitDir::No }))
+    }
+
+    /// Copies a path of a tree that was fetched for this step.
+    fn whole(&self, tree: &Tree, source: &Path, shown: &str, draft: &mut Draft) -> Result<(), StepError> {
+        let selection = Selection::new(None, &self.step.exclude)?;
+        Copier::new(tree, draft, self.attributes, &selection)
+            .copy(source, self.destination)
+            .map_err(|source| StepError::Copy { path: shown.to_owned(), source })
     }
 
     /// A `--parents` source without wildcards must exist.
@@ -166,14 +234,20 @@ impl Job<'_> {
     }
 
     /// Extracts a source that is an archive; whether it was one.
-    fn unpacked(&self, source: &Path, written: &str, draft: &mut Draft) -> Result<bool, StepError> {
+    fn unpacked(
+        &self,
+        tree: &Tree,
+        source: &Path,
+        written: &str,
+        draft: &mut Draft,
+    ) -> Result<bool, StepError> {
         let failed = |source| StepError::Copy { path: written.to_owned(), source: CopyError::Source(source) };
-        let followed = self.tree.resolve(source, rbuild_layers::Follow::All).map_err(failed)?;
-        if !self.tree.metadata(&followed).map_err(failed)?.is_some_and(|meta| meta.is_file()) {
+        let followed = tree.resolve(source, rbuild_layers::Follow::All).map_err(failed)?;
+        if !tree.metadata(&followed).map_err(failed)?.is_some_and(|meta| meta.is_file()) {
             return Ok(false);
         }
-        let content = self.tree.content(&followed).map_err(failed)?;
-        let archive = add::archive(&content, self.scratch);
+        let content = tree.content(&followed).map_err(failed)?;
+        let archive = context::archive(&content, self.making.scratch);
         let archive = archive.map_err(|source| StepError::Archive { path: written.to_owned(), source })?;
         let Some(archive) = archive else { return Ok(false) };
         add::extract(&archive, self.destination, self.attributes, draft)?;

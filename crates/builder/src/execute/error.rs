@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::copier::CopyError;
 use super::draft::DraftError;
 use super::mode::ModeError;
+use super::remote::RemoteError;
 use super::user::UserError;
 
 /// A boxed cause from a crate below.
@@ -66,6 +67,14 @@ pub enum StepError {
         path: String,
         /// Why.
         source: Cause,
+    },
+    /// A source that is elsewhere could not be had.
+    #[error("cannot fetch `{source_name}`")]
+    Remote {
+        /// The source as it may be shown.
+        source_name: String,
+        /// Why.
+        source: Box<RemoteError>,
     },
     /// A tree could not be read or written.
     #[error(transparent)]

@@ -15,6 +15,7 @@ mod mode;
 mod mounts;
 mod network_files;
 mod pattern;
+mod remote;
 mod run;
 mod selection;
 mod stage;
@@ -34,6 +35,8 @@ pub use copier::CopyError;
 pub use draft::DraftError;
 pub use error::StepError;
 pub use mode::ModeError;
+pub use remote::RemoteError;
+pub(crate) use remote::Remotes;
 pub(crate) use stage::Stage;
 pub use user::UserError;
 
@@ -58,6 +61,7 @@ pub(crate) struct ExecutorSettings {
     pub store: Store,
     pub context: Option<Arc<ContextDir>>,
     pub images: Images,
+    pub remotes: Arc<Remotes>,
     pub layers: LayerOptions,
     pub clock: Clock,
     pub on_event: OnEvent,
@@ -377,7 +381,11 @@ impl Executor {
     }
 
     fn making(&self) -> Making<'_> {
-        Making { now: self.clock().time(), scratch: self.network_files.directory() }
+        Making {
+            now: self.clock().time(),
+            scratch: self.network_files.directory(),
+            remotes: &self.settings.remotes,
+        }
     }
 
     fn write(&self, changes: &Changes) -> Result<Layer, StepError> {

@@ -1,6 +1,7 @@
 //! `COPY` and `ADD`.
 
 use rbuild_dockerfile::{Add, Copy, InlineFile};
+use rbuild_image::Digest;
 
 use super::chmod::is_mode;
 use super::graph::Origin;
@@ -10,6 +11,7 @@ use super::remote::classify;
 use super::stage::{Adds, Lowered, StageState, Words};
 use super::step::{CopyKind, CopySource, CopyStep, Source, StepKind};
 use super::warning::{Checked, refuse};
+use crate::context::{GitRef, WrittenIn};
 
 /// What both instructions have.
 struct Written<'a> {
@@ -78,6 +80,9 @@ impl StageState {
                 _ => return Err(refuse("checksum can't be specified for multiple sources")),
             }
         }
+        for source in &step.sources {
+            check_remote(source, checksum.as_deref(), add.keep_git_dir)?;
+        }
         step.link = add.link;
         step.exclude.clone_from(&add.exclude);
         step.kind = CopyKind::Add { checksum, unpack: add.unpack, keep_git_dir: add.keep_git_dir };
@@ -103,7 +108,8 @@ impl StageState {
         for path in &paths {
             created_by.extend([" ", path]);
         }
-        let mut sources: Vec<_> = paths.iter().map(|path| classify(path)).collect();
+        let sources = paths.iter().map(|path| classify(path).map_err(|error| refuse(error.to_string())));
+        let mut sources = sources.collect::<Result<Vec<_>, _>>()?;
         for file in written.files {
             created_by.extend([" <<", &file.name]);
             let content =
@@ -124,6 +130,31 @@ impl StageState {
         };
         Ok((step, created_by))
     }
+}
+
+/// Refuses flags that no content could satisfy, before anything is fetched.
+fn check_remote(source: &CopySource, checksum: Option<&str>, keep_git_dir: Option<bool>) -> Checked<()> {
+    match source {
+        CopySource::Url(_) => {
+            let digest = checksum.map(str::parse::<Digest>).transpose();
+            digest.map_err(|error| refuse(format!("invalid checksum: {error}")))?;
+        }
+        CopySource::Git(written) => {
+            let parsed = GitRef::parse(written, WrittenIn::Dockerfile);
+            let Some(repository) = parsed.map_err(|error| refuse(error.to_string()))? else { return Ok(()) };
+            match (checksum, &repository.checksum) {
+                (Some(flag), Some(query)) if flag != query => {
+                    return Err(refuse(format!("checksum conflicts: {flag:?} vs {query:?}")));
+                }
+                _ => {}
+            }
+            if keep_git_dir.zip(repository.keep_git_dir).is_some_and(|(flag, query)| flag != query) {
+                return Err(refuse("--keep-git-dir conflicts with keep-git-dir of the URL"));
+            }
+        }
+        CopySource::Pattern(_) | CopySource::Heredoc { .. } => {}
+    }
+    Ok(())
 }
 
 fn layer(step: CopyStep, created_by: String) -> Lowered {

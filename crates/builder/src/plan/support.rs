@@ -8,7 +8,7 @@ use rbuild_dockerfile::{Diagnostic, Dockerfile};
 use rbuild_image::{Platform, Reference};
 
 use super::options::{Emulator, PlanOptions};
-use super::step::{CopySource, CopyStep, PlannedStage, RunStep, Security, StepKind, StepMount};
+use super::step::{PlannedStage, RunStep, Security, StepKind, StepMount};
 use super::warning;
 
 /// Something a Dockerfile can ask for.
@@ -22,10 +22,6 @@ pub enum Feature {
     SecurityInsecure,
     /// `RUN --device`.
     Device,
-    /// `ADD` of a URL.
-    AddUrl,
-    /// `ADD` of a git repository.
-    AddGit,
     /// A stage for Windows.
     Windows,
 }
@@ -36,8 +32,6 @@ pub const REFUSED: &[(Feature, &str)] = &[
     (Feature::MountSshRequired, "RUN --mount=type=ssh,required"),
     (Feature::SecurityInsecure, "RUN --security=insecure"),
     (Feature::Device, "RUN --device"),
-    (Feature::AddUrl, "ADD of a URL"),
-    (Feature::AddGit, "ADD of a git repository"),
     (Feature::Windows, "building for windows"),
 ];
 
@@ -82,8 +76,7 @@ pub(super) fn refusals(
     for step in &stage.steps {
         let mut features = match &step.kind {
             StepKind::Run(run) => features_of_run(run),
-            StepKind::Copy(copy) => features_of_copy(copy),
-            StepKind::Workdir(_) | StepKind::Configure => Vec::new(),
+            StepKind::Copy(_) | StepKind::Workdir(_) | StepKind::Configure => Vec::new(),
         };
         if foreign && matches!(step.kind, StepKind::Run(_)) {
             let error = foreign_run(&wanted, options);
@@ -135,18 +128,6 @@ fn features_of_run(run: &RunStep) -> Vec<Feature> {
     }
     if !run.devices.is_empty() {
         features.push(Feature::Device);
-    }
-    features
-}
-
-fn features_of_copy(copy: &CopyStep) -> Vec<Feature> {
-    let mut features = Vec::new();
-    for source in &copy.sources {
-        match source {
-            CopySource::Url(_) => features.push(Feature::AddUrl),
-            CopySource::Git(_) => features.push(Feature::AddGit),
-            CopySource::Pattern(_) | CopySource::Heredoc { .. } => {}
-        }
     }
     features
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use rbuild_builder::context::NamedContext;
+use rbuild_builder::context::{Git, NamedContext};
 use rbuild_builder::export::{Output, OutputKind};
 use rbuild_builder::options::{BuildOptions, CacheUse, Context, DockerfileSource, Pull, Push};
 use rbuild_builder::plan::Network;
@@ -55,6 +55,7 @@ impl BuildSettings {
             cache: if args.no_cache { CacheUse::Ignore } else { CacheUse::Use },
             pull: if args.pull { Pull::Always } else { Pull::Missing },
             isolation: isolation(args.isolation.as_deref())?,
+            git: Git::from_env(),
             ..BuildOptions::default()
         };
         let progress = if args.quiet { ProgressMode::Quiet } else { args.progress };

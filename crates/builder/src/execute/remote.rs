@@ -1,0 +1,283 @@
+//! What a build reads from elsewhere: files of the web and git repositories, each fetched once.
+
+use std::collections::BTreeMap;
+use std::fs::{File, FileTimes, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rbuild_image::Digest;
+use rbuild_layers::store::StoreDirError;
+use rbuild_layers::{Scratch, Store, Time};
+use rbuild_registry::Client;
+use rbuild_sandbox::Cancel;
+use thiserror::Error;
+
+use crate::context::{
+    CheckoutTime, Commit, ContextDir, ContextError, Git, GitError, GitRef, KeepGitDir, Normalise, Plus,
+    Repository, percent_decoded,
+};
+
+/// Bytes a file of the web may have.
+const MAX_DOWNLOAD: u64 = 64 << 30;
+
+/// How often a cancelled build looks up from a download.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Why something cannot be had from elsewhere.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// Nothing was given to fetch with.
+    #[error("this build was given no client to fetch from the web with")]
+    NoClient,
+    /// The server did not give it.
+    #[error(transparent)]
+    Download(Box<rbuild_registry::Error>),
+    /// The bytes are not those that were asked for.
+    #[error("{url}: the content is {actual}, expected {expected}")]
+    Checksum {
+        /// Where they come from, without query.
+        url: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// The repository cannot be had.
+    #[error(transparent)]
+    Git(GitError),
+    /// There is no room for it.
+    #[error(transparent)]
+    Store(#[from] StoreDirError),
+    /// It cannot be kept.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What came cannot be read.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<GitError> for RemoteError {
+    fn from(error: GitError) -> Self {
+        match error {
+            GitError::Cancelled => Self::Cancelled,
+            error => Self::Git(error),
+        }
+    }
+}
+
+/// Fetches, and remembers what it fetched until the build ends.
+#[derive(Debug)]
+pub(crate) struct Remotes {
+    store: Store,
+    client: Option<Client>,
+    git: Git,
+    cancel: Cancel,
+    runtime: tokio::runtime::Handle,
+    files: Once<Arc<RemoteFile>>,
+    commits: Once<Commit>,
+    trees: Once<Arc<RemoteTree>>,
+}
+
+/// A file of the web as the only one of a directory.
+#[derive(Debug)]
+pub(crate) struct RemoteFile {
+    /// The directory: one file of mode 0600 with the server's time.
+    pub tree: Arc<ContextDir>,
+    /// The file's name.
+    pub name: String,
+    digest: Digest,
+    _scratch: Scratch,
+}
+
+/// The files of a commit.
+#[derive(Debug)]
+pub(crate) struct RemoteTree {
+    /// The wanted directory.
+    pub tree: Arc<ContextDir>,
+    _scratch: Scratch,
+}
+
+impl Remotes {
+    /// Starts with nothing. To be made within a tokio runtime.
+    pub(crate) fn new(store: Store, client: Option<Client>, git: Git, cancel: Cancel) -> Self {
+        Self {
+            store,
+            client,
+            git,
+            cancel,
+            runtime: tokio::runtime::Handle::current(),
+            files: Once::default(),
+            commits: Once::default(),
+            trees: Once::default(),
+        }
+    }
+
+    /// Downloads a file; blocks.
+    pub(crate) fn file(&self, url: &str, name: &str) -> Result<Arc<RemoteFile>, RemoteError> {
+        self.files.get(&format!("{name}\0{url}"), || self.download(url, name).map(Arc::new))
+    }
+
+    fn download(&self, url: &str, name: &str) -> Result<RemoteFile, RemoteError> {
+        let client = self.client.as_ref().ok_or(RemoteError::NoClient)?;
+        let scratch = self.store.scratch()?;
+        let path = scratch.path().join(name);
+        let failed = |source| RemoteError::Write { path: path.clone(), source };
+        let mut file = File::create_new(&path).map_err(failed)?;
+        let cancelled = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(CANCEL_POLL).await;
+            }
+        };
+        let download = self.runtime.block_on(async {
+            tokio::select! {
+                download = client.download(url, &mut file, MAX_DOWNLOAD) => {
+                    download.map_err(|error| RemoteError::Download(Box::new(error)))
+                }
+                () = cancelled => Err(RemoteError::Cancelled),
+            }
+        })?;
+        let seconds = u64::try_from(download.last_modified.unwrap_or_default()).unwrap_or_default();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        file.set_permissions(Permissions::from_mode(0o600))
+            .and_then(|()| file.set_times(FileTimes::new().set_modified(time)))
+            .map_err(failed)?;
+        Ok(RemoteFile {
+            tree: Arc::new(ContextDir::open(scratch.path(), None)?),
+            name: name.to_owned(),
+            digest: download.digest,
+            _scratch: scratch,
+        })
+    }
+
+    /// Asks a repository which commit is meant; blocks.
+    pub(crate) fn commit(&self, wanted: &GitRef) -> Result<Commit, RemoteError> {
+        self.commits.get(&identity(wanted), || {
+            let scratch = self.store.scratch()?;
+            let hosts = scratch.path().join("known_hosts");
+            Ok(self.repository(wanted, scratch.path(), &hosts).resolve()?)
+        })
+    }
+
+    /// Checks the commit out that is meant; blocks.
+    pub(crate) fn checkout(&self, wanted: &GitRef, keep: KeepGitDir) -> Result<Arc<RemoteTree>, RemoteError> {
+        self.trees.get(&format!("{keep:?}\0{}", identity(wanted)), || {
+            let commit = self.commit(wanted)?;
+            let scratch = self.store.scratch()?;
+            let (directory, hosts) = (scratch.path().join("checkout"), scratch.path().join("known_hosts"));
+            let failed = |source| RemoteError::Write { path: directory.clone(), source };
+            std::fs::create_dir(&directory).map_err(failed)?;
+            let found = self.repository(wanted, &directory, &hosts).check_out(&commit, keep)?;
+            let mtime = (wanted.mtime == Some(CheckoutTime::Commit)).then(|| Time::seconds(found.time));
+            let tree = ContextDir::open(&found.path, None)?.normalised(Normalise::Checkout { mtime });
+            Ok(Arc::new(RemoteTree { tree: Arc::new(tree), _scratch: scratch }))
+        })
+    }
+
+    fn repository<'a>(
+        &'a self,
+        wanted: &'a GitRef,
+        directory: &'a Path,
+        new_hosts: &'a Path,
+    ) -> Repository<'a> {
+        Repository { git: &self.git, wanted, cancel: &self.cancel, directory, new_hosts }
+    }
+}
+
+impl RemoteFile {
+    /// Compares the content with the digest that was asked for.
+    pub(crate) fn verify(&self, url: &str, expected: Digest) -> Result<(), RemoteError> {
+        if self.digest == expected {
+            return Ok(());
+        }
+        Err(RemoteError::Checksum { url: shown(url), expected, actual: self.digest })
+    }
+}
+
+/// What tells one checkout from another.
+fn identity(wanted: &GitRef) -> String {
+    let GitRef { remote, reference, checksum, subdir, submodules, mtime, fetch_by_commit, .. } = wanted;
+    format!("{remote}\0{reference:?}{checksum:?}{subdir:?}{submodules:?}{mtime:?}{fetch_by_commit}")
+}
+
+/// A URL without what may be secret in it.
+pub(crate) fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+/// The name a URL gives to its file: the last component of its path, if it has one.
+pub(crate) fn file_name(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+    let path = percent_decoded(path.split_once('/').map_or("", |(_, path)| path), Plus::Stays);
+    let name = path.rsplit('/').find(|name| !name.is_empty()).unwrap_or_default();
+    match name {
+        "" | "." | ".." => "__unnamed__".to_owned(),
+        name if name.contains('\0') => "__unnamed__".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Values that are made once by whoever asks first; others wait.
+#[derive(Debug)]
+struct Once<T>(Mutex<BTreeMap<String, Arc<Mutex<Option<T>>>>>);
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Once<T> {
+    fn get<E>(&self, key: &str, make: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let slot = Arc::clone(
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default(),
+        );
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = &*slot {
+            return Ok(value.clone());
+        }
+        let value = make()?;
+        *slot = Some(value.clone());
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files() {
+        let check = |url: &str, expect: &str| assert_eq!(file_name(url), expect, "{url}");
+        check("http://h/a/b.tar.gz?x=/y#z", "b.tar.gz");
+        check("http://h/a/", "a");
+        check("http://h/a%20b", "a b");
+        check("http://h/a%2Fb", "b");
+        check("http://h/", "__unnamed__");
+        check("http://h", "__unnamed__");
+        check("http://h?x", "__unnamed__");
+        check("http://h/..", "__unnamed__");
+        check("http://h/a%00b", "__unnamed__");
+    }
+
+    #[test]
+    fn urls_are_shown_without_secrets() {
+        assert_eq!(shown("https://u:p@h:1/a@b?token=t"), "https://h:1/a@b");
+    }
+}

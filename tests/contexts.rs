@@ -1,0 +1,420 @@
+//! What is read from elsewhere: files of a web server, git repositories, archives, standard input.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::support::{World, have};
+
+/// 1994-11-06 08:49:37 UTC.
+const SOME_TIME: u64 = 784_111_777;
+
+/// The SHA-256 of `hello\n`.
+const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+
+/// What a web server answers to one path.
+struct Answer {
+    status: &'static str,
+    headers: Vec<String>,
+    body: Vec<u8>,
+    /// How many bytes the server says there are; as many as there are by default.
+    promised: Option<usize>,
+}
+
+impl Answer {
+    fn ok(body: impl Into<Vec<u8>>) -> Self {
+        Self { status: "200 OK", headers: Vec::new(), body: body.into(), promised: None }
+    }
+
+    fn redirect(location: impl std::fmt::Display) -> Self {
+        let headers = vec![format!("Location: {location}")];
+        Self { status: "302 Found", headers, body: Vec::new(), promised: None }
+    }
+}
+
+/// A web server for one test. Its thread goes with the test's process.
+struct Web {
+    address: String,
+    requests: Arc<AtomicUsize>,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Web {
+    fn serve(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let answers: BTreeMap<_, _> = answers.into_iter().collect();
+        let (requests, heads) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let (count, seen) = (Arc::clone(&requests), Arc::clone(&heads));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let _ = answer(stream, &answers, &seen);
+            }
+        });
+        Self { address, requests, heads }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+fn answer(
+    mut stream: TcpStream,
+    answers: &BTreeMap<&'static str, Answer>,
+    seen: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut head = String::new();
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while reader.read_line(&mut head)? > 2 {}
+    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    seen.lock().expect("no panic").push(head);
+    let missing = Answer { status: "404 Not Found", ..Answer::ok("no such file") };
+    let found = answers.get(path.as_str()).unwrap_or(&missing);
+    let length = found.promised.unwrap_or(found.body.len());
+    write!(stream, "HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: {length}\r\n", found.status)?;
+    for header in &found.headers {
+        write!(stream, "{header}\r\n")?;
+    }
+    stream.write_all(b"\r\n")?;
+    stream.write_all(&found.body)
+}
+
+/// A file of a built tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    mode: u32,
+    owner: (u64, u64),
+    mtime: u64,
+    content: String,
+}
+
+type Tree = BTreeMap<String, Node>;
+
+/// Reads a tar into paths without final slashes.
+fn tree(tar: &Path) -> Tree {
+    let mut archive = tar::Archive::new(File::open(tar).expect("a tar"));
+    let read = |entry: std::io::Result<tar::Entry<'_, File>>| {
+        let mut entry = entry.expect("an entry");
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).expect("content");
+        let link = entry.link_name().expect("a link").map(|link| format!("-> {}", link.display()));
+        let header = entry.header();
+        let node = Node {
+            mode: header.mode().expect("a mode") & 0o7777,
+            owner: (header.uid().expect("a uid"), header.gid().expect("a gid")),
+            mtime: header.mtime().expect("a time"),
+            content: link.unwrap_or_else(|| String::from_utf8_lossy(&content).into_owned()),
+        };
+        (entry.path().expect("a path").display().to_string().trim_end_matches('/').to_owned(), node)
+    };
+    archive.entries().expect("a tar").map(read).collect()
+}
+
+impl World {
+    /// Builds `context` with standard input from `stdin` and returns the tree.
+    #[track_caller]
+    fn tree(&self, args: &[&str], stdin: Stdio) -> Tree {
+        let tar = self.path("result.tar");
+        let mut command = self.command();
+        command.args(["--progress", "plain", "-o", &format!("type=tar,dest={}", tar.display())]);
+        let output = command.args(args).stdin(stdin).output().expect("rbuild starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        tree(&tar)
+    }
+
+    /// As [`World::tree`], of a Dockerfile in the context directory.
+    #[track_caller]
+    fn built(&self, dockerfile: &str) -> Tree {
+        self.dockerfile(dockerfile);
+        self.tree(&["."], Stdio::null())
+    }
+
+    #[track_caller]
+    fn fails(&self, dockerfile: &str, code: i32, says: &str) {
+        self.dockerfile(dockerfile);
+        self.rbuild(&["--progress", "plain", "-o", "type=cacheonly", "."]).exits(code).says(says);
+    }
+}
+
+/// A small archive: a directory, a file of somebody's, a symbolic link and the Dockerfile given.
+fn archive(dockerfile: &str) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, content: &[u8], kind: tar::EntryType, mode: u32| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_mtime(SOME_TIME);
+        let owner = if path == "d/f" { 7 } else { 0 };
+        header.set_uid(owner);
+        header.set_gid(owner);
+        header.set_size(content.len() as u64);
+        if kind == tar::EntryType::Symlink {
+            header.set_size(0);
+            header.set_link_name("d/f").expect("a link");
+        }
+        header.set_path(path).expect("a path");
+        header.set_cksum();
+        let content = if kind == tar::EntryType::Symlink { b"" } else { content };
+        builder.append(&header, content).expect("an entry");
+    };
+    add("Dockerfile", dockerfile.as_bytes(), tar::EntryType::Regular, 0o644);
+    add("d", b"", tar::EntryType::Directory, 0o755);
+    add("d/f", b"file\n", tar::EntryType::Regular, 0o640);
+    add("l", b"", tar::EntryType::Symlink, 0o777);
+    add(".dockerignore", b"d\n", tar::EntryType::Regular, 0o644);
+    builder.into_inner().expect("a tar")
+}
+
+#[test]
+fn add_of_a_url() {
+    let dated = Answer {
+        headers: vec!["Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT".into()],
+        ..Answer::ok("hello\n")
+    };
+    let web = Web::serve([
+        ("/a/hello.txt?x=1", dated),
+        ("/", Answer::ok("root")),
+        ("/far", Answer::redirect("/near")),
+        ("/near", Answer::ok("hello\n")),
+        ("/x.tar", Answer::ok(archive(""))),
+    ]);
+    let world = World::new();
+    let url = |path: &str| web.url(path);
+    let built = world.built(&format!(
+        "FROM scratch\nADD {0} /into/\nADD --checksum={HELLO} {0} /named\nADD --chown=5:6 --chmod=755 {1} /dressed\n\
+         ADD {2} /root/\nADD {3} /kept/\nADD --unpack=true {3} /unpacked/\n",
+        url("/a/hello.txt?x=1"),
+        url("/far"),
+        url("/"),
+        url("/x.tar"),
+    ));
+    let node = |mode, owner, mtime, content: &str| Node { mode, owner, mtime, content: content.into() };
+    assert_eq!(built["into/hello.txt"], node(0o600, (0, 0), SOME_TIME, "hello\n"));
+    assert_eq!(built["named"], node(0o600, (0, 0), SOME_TIME, "hello\n"));
+    assert_eq!(built["dressed"], node(0o755, (5, 6), 0, "hello\n"));
+    assert_eq!(built["root/__unnamed__"].content, "root");
+    assert_eq!(built["kept/x.tar"].mode, 0o600);
+    assert_eq!(built["unpacked/d/f"], node(0o640, (7, 7), SOME_TIME, "file\n"));
+    // One request per URL, one more for the redirect.
+    assert_eq!(web.requests(), 5);
+    let heads = web.heads.lock().expect("no panic").concat().to_lowercase();
+    assert!(!heads.contains("authorization"), "{heads}");
+}
+
+#[test]
+fn add_of_a_url_is_cached_by_content() {
+    let (one, two) = (Web::serve([("/f", Answer::ok("one"))]), Web::serve([("/f", Answer::ok("one"))]));
+    let world = World::new();
+    let build = |web: &Web, platform: &str| {
+        world.dockerfile(&format!("FROM scratch\nADD {} /f\n", web.url("/f")));
+        let args = ["--progress", "plain", "--platform", platform, "-o", "type=cacheonly", "."];
+        world.rbuild(&args).success().stderr
+    };
+    build(&one, "linux/amd64");
+    assert!(build(&one, "linux/amd64").to_lowercase().contains("cached"));
+    build(&two, "linux/amd64");
+    assert_eq!((one.requests(), two.requests()), (2, 1));
+}
+
+#[test]
+fn add_of_a_url_that_fails() {
+    let cut = Answer { promised: Some(100), ..Answer::ok("hello\n") };
+    let web = Web::serve([
+        ("/hello", Answer::ok("hello\n")),
+        ("/cut", cut),
+        ("/loop", Answer::redirect("/loop")),
+        ("/local", Answer::redirect("file:///etc/passwd")),
+    ]);
+    let world = World::new();
+    let fails = |flags: &str, path: &str, says: &str| {
+        world.fails(&format!("FROM scratch\nADD {flags} {} /f\n", web.url(path)), 1, says);
+    };
+    let other = HELLO.replace("5891", "6891");
+    let checksum = format!("--checksum={other}");
+    fails(&checksum, "/hello", &format!("the content is {HELLO}, expected {other}"));
+    fails("", "/missing?token=secret", "GET http://");
+    fails("", "/missing?token=secret", "404 Not Found");
+    fails("", "/cut", "/cut");
+    fails("", "/loop", "more than 8 redirects");
+    fails("", "/local", "the `Location` is no URL");
+    assert!(world.scratch_left().is_empty());
+    let text =
+        format!("FROM scratch\nADD {} /f\n", web.url("/missing?token=secret").replace("//", "//me:word@"));
+    world.dockerfile(&text);
+    let run = world.rbuild(&["--progress", "rawjson", "-o", "type=cacheonly", "."]).exits(1);
+    let error = run.stderr.lines().find(|line| line.contains("404")).expect("an error");
+    // The instruction is shown as it is written; what we say of it tells nothing.
+    let said = error.split("cannot fetch").nth(1).expect("a cause");
+    assert!(!said.contains("word") && !said.contains("secret"), "{error}");
+}
+
+/// A repository with a branch, tags, an executable, a symbolic link and a subdirectory, served over git://.
+struct Repository {
+    world: World,
+    daemon: Option<Child>,
+    port: u16,
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+impl Repository {
+    /// `None` without git.
+    fn new() -> Option<Self> {
+        if !have("git") {
+            return None;
+        }
+        let world = World::new();
+        std::fs::create_dir_all(world.path("work/sub/deep")).expect("folders");
+        let repository = Self { world, daemon: None, port: 0 };
+        let write = |name: &str, text: &str| {
+            std::fs::write(repository.world.path("work").join(name), text).expect("a file");
+        };
+        repository.git(&["init", "-q", "-b", "main", "."]);
+        write("Dockerfile", "FROM scratch\nCOPY . /x/\n");
+        write("sub/Dockerfile", "FROM scratch\nCOPY . /sub/\n");
+        write("sub/deep/g", "deep\n");
+        write("run.sh", "#!/bin/sh\n");
+        write(".dockerignore", "sub\n");
+        std::os::unix::fs::symlink("run.sh", repository.world.path("work/link")).expect("a link");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o775);
+        std::fs::set_permissions(repository.world.path("work/run.sh"), executable).expect("a mode");
+        repository.git(&["add", "."]);
+        repository.git(&["commit", "-q", "-m", "one"]);
+        repository.git(&["tag", "-a", "-m", "first", "v1"]);
+        write("second", "2\n");
+        repository.git(&["add", "."]);
+        repository.git(&["commit", "-q", "-m", "two"]);
+        repository.git(&["update-ref", "refs/pull/1/head", "HEAD"]);
+        repository.git(&["checkout", "-q", "-b", "side", "v1"]);
+        write("side", "s\n");
+        repository.git(&["add", "."]);
+        repository.git(&["commit", "-q", "-m", "side"]);
+        repository.git(&["checkout", "-q", "main"]);
+        Some(repository)
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=n", "-c", "user.email=e@x", "-c", "protocol.file.allow=always"])
+            .args(args)
+            .current_dir(self.world.path("work"))
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_AUTHOR_DATE", format!("{SOME_TIME} +0000"))
+            .env("GIT_COMMITTER_DATE", format!("{SOME_TIME} +0000"))
+            .output()
+            .expect("git starts");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn file_url(&self, rest: &str) -> String {
+        format!("file://{}{rest}", self.world.path("work").display())
+    }
+
+    /// Starts `git daemon`, and gives a URL that a Dockerfile may name.
+    fn served(&mut self, rest: &str) -> String {
+        if self.daemon.is_none() {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+            self.port = free.local_addr().expect("an address").port();
+            drop(free);
+            let base =
+                format!("--base-path={}", self.world.path("work").parent().expect("a parent").display());
+            let port = format!("--port={}", self.port);
+            // Not by way of `git`, which would leave it behind when killed.
+            let daemon = Command::new(Path::new(&self.git(&["--exec-path"])).join("git-daemon"))
+                .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1", &base, &port])
+                .env("GIT_CONFIG_COUNT", "1")
+                .env("GIT_CONFIG_KEY_0", "safe.directory")
+                .env("GIT_CONFIG_VALUE_0", "*")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+            self.daemon = Some(daemon.expect("git daemon starts"));
+            for _ in 0..500 {
+                if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+        format!("git://127.0.0.1:{}/work{rest}", self.port)
+    }
+}
+
+#[test]
+fn add_of_a_repository() {
+    let Some(mut repository) = Repository::new() else { return };
+    let (main, first) =
+        (repository.git(&["rev-parse", "main"]), repository.git(&["rev-parse", "v1^{commit}"]));
+    let world = World::new();
+    let mut url = |rest: &str| repository.served(rest);
+    let built = world.built(&format!(
+        "FROM scratch\nADD {} /main/\nADD {} /tag/\nADD {} /side/\nADD {} /deep\nADD {} /commit/\n\
+         ADD --checksum={} {} /sum/\nADD --keep-git-dir=true {} /kept/\nADD --exclude=sub {} /some/\n\
+         ADD --chown=5:6 {} /timed/\nADD {} /clamped/\n",
+        url(""),
+        url("#v1"),
+        url("?branch=side"),
+        url("#main:sub/deep"),
+        url(&format!("#{first}")),
+        &main[..8],
+        url("#main"),
+        url("#v1"),
+        url(""),
+        url("?mtime=commit"),
+        url("#:../../sub"),
+    ));
+    let node = |path: &str| &built[path];
+    assert_eq!((node("main/run.sh").mode, node("main/run.sh").owner), (0o755, (0, 0)));
+    assert_eq!((node("main/second").mode, node("main/second").content.as_str()), (0o644, "2\n"));
+    assert_eq!(node("main/link").content, "-> run.sh");
+    assert_eq!(node("main/sub/deep/g").content, "deep\n");
+    assert_eq!(node("side/side").content, "s\n");
+    assert_eq!(node("deep/g").content, "deep\n");
+    assert_eq!(node("clamped/deep/g").content, "deep\n");
+    assert_eq!(node("sum/second").content, "2\n");
+    assert_eq!((node("timed/second").owner, node("timed/second").mtime), ((5, 6), SOME_TIME));
+    assert!(node("main/second").mtime > SOME_TIME);
+    assert_eq!(node("kept/.git/HEAD").content.trim(), first);
+    let there = |path: &str| built.contains_key(path);
+    assert!(!there("main/.git") && !there("tag/second") && !there("commit/second"));
+    assert!(there("tag/run.sh") && there("commit/run.sh") && !there("some/sub") && there("some/second"));
+}
+
+#[test]
+fn add_of_a_repository_that_fails() {
+    let Some(mut repository) = Repository::new() else { return };
+    let main = repository.git(&["rev-parse", "main"]);
+    let world = World::new();
+    let mut fails = |flags: &str, rest: &str, says: &str| {
+        let text = format!("FROM scratch\nADD {flags} {} /x/\n", repository.served(rest));
+        world.fails(&text, 1, says);
+    };
+    fails("--checksum=abcdef12", "#main", &format!("expected checksum to match abcdef12, got {main}"));
+    fails("", "#nosuch", "no branch, tag or reference \"nosuch\"");
+    fails("", "#--upload-pack=x", "is no name of a branch");
+    fails("", "#:no/such", "has no directory \"no/such\"");
+    // What a Dockerfile says must not reach repositories of this host.
+    let local = format!("FROM scratch\nADD {} /x/\n", repository.file_url(".git"));
+    world.fails(&local, 1, "not found");
+    assert!(world.scratch_left().is_empty());
+}
