@@ -13,6 +13,7 @@ mod architecture;
 mod build;
 mod contexts;
 mod faults;
+mod features;
 mod findings;
 mod images;
 mod outputs;

@@ -29,6 +29,7 @@ KNOWN = [
     (r"created_by: \"(\|\d+ .*)?HEALTHCHECK ", "the peer's frontend writes HEALTHCHECK's history in an older form"),
     (r"\| .*invalid user index: -1", "the peer cannot look up names on scratch; frontend 1.26 gives 0:0"),
     (r"\| .*lstat /\w+: no such file or directory", "the peer did not send the folder that a wildcard without matches lies in"),
+    (r"\| .*\"/(.*/)?(dangling|absolute|outside|loop)\": not found", "the peer's cache key fails on links that lead nowhere"),
 ]
 
 

@@ -157,7 +157,7 @@ LINES = [
     "rm -rf /etc && mkdir /etc", "mv /bin /bin2; /bin2/busybox true", "mkfifo /p", "ls -la / | wc -l > /dev/null",
     "umask > /o", "rm -f /lib; ln -sfn /x /lnk", "echo 'a b'   \\\n  c > /o", "echo a \\\n# comment\n  b > /o",
     "echo a \\\n\n  b > /o", "chmod u+s /bin/busybox", "cp -a /etc /etc2", "mkdir /d1 && mv /d1 /d2",
-    "ls /run /proc/1/exe > /o; true", "ulimit -n > /dev/null; cat /etc/resolv.conf > /dev/null",
+    "ls /run /proc/self/exe > /o; true", "ulimit -n > /dev/null; cat /etc/resolv.conf > /dev/null",
     "touch /x; ln /x /y; rm /x", "echo -n > /etc/passwd", "hostname > /o", "[ -t 0 ] || echo no tty > /o",
     "cat < /dev/stdin > /o", "mknod /n c 1 3; true", "test -e /dev/fuse && echo f > /o; true",
     "cat /proc/self/status | grep -E 'Cap(Eff|Bnd)|NoNewPrivs' > /o", "chown 1:1 /bin/busybox; ls / > /o",

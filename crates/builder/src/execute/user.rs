@@ -58,7 +58,7 @@ impl Accounts {
         }
     }
 
-    /// Who `USER text` runs as; empty text is root.
+    /// Who `USER text` runs as; empty text is user 0.
     ///
     /// A user without a group gets the primary group of its entry and every group that lists it; a number without
     /// an entry gets group 0.
@@ -66,6 +66,7 @@ impl Accounts {
     /// # Errors
     /// [`UserError`] for a name that has no entry.
     pub(crate) fn identity(&self, text: &str) -> Result<Identity, UserError> {
+        let text = if text.is_empty() { "0" } else { text };
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         if let (Some(uid), Some(Some(gid))) = (number(user), group.map(number)) {
             return Ok(Identity { uid, gid, groups: vec![gid] });
@@ -177,7 +178,8 @@ mod tests {
             let expect = expect.map(|(uid, gid, groups)| Identity { uid, gid, groups: groups.to_vec() });
             assert_eq!(Accounts::parse(PASSWD, GROUP).identity(text), expect, "{text}");
         };
-        check("", Ok((0, 0, &[0])));
+        check("", Ok((0, 0, &[0, 90])));
+        check(":5", Ok((0, 5, &[5])));
         check("www", Ok((33, 34, &[34, 90, 29])));
         check("33", Ok((33, 34, &[34, 90, 29])));
         check("7", Ok((7, 0, &[0])));
