@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rbuild_dockerfile::{Diagnostic, Dockerfile, Expanded, Expander, Span, Spanned};
 use rbuild_image::{Platform, Reference};
 
+use super::bounds;
 use super::contexts::NamedContexts;
 use super::graph::{Graph, GraphStage, Linked, Origin};
 use super::lookup::Lookup;
@@ -81,9 +82,7 @@ impl Linker<'_> {
     }
 
     fn expand(&self, word: &str, arguments: &Environment) -> Result<Expanded, String> {
-        self.expander
-            .word(word, &|name| arguments.get(name).map(str::to_owned))
-            .map_err(|error| error.to_string())
+        bounds::word(&self.expander, word, arguments).map_err(|error| error.to_string())
     }
 
     fn error(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {
@@ -92,12 +91,16 @@ impl Linker<'_> {
 
     fn global_arguments(&self, build_args: &BTreeMap<String, String>) -> Checked<Environment> {
         let mut arguments = self.arguments.clone();
+        let mut expandable = bounds::MAX_PLAN;
         for arg in &self.dockerfile.args {
             let value = match (build_args.get(&arg.value.name), &arg.value.value) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => {
                     let expanded = self.expand(default, &arguments);
-                    Some(expanded.map_err(|message| self.error(arg.span, message))?.text)
+                    let text = expanded.map_err(|message| self.error(arg.span, message))?.text;
+                    let too_long = || self.error(arg.span, "the global arguments become longer than 32 MiB");
+                    expandable = expandable.checked_sub(text.len()).ok_or_else(too_long)?;
+                    Some(text)
                 }
                 (None, None) => None,
             };

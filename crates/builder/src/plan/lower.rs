@@ -1,10 +1,12 @@
 //! Folds the instructions of the needed stages over the configs of their bases.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 
 use rbuild_dockerfile::{Diagnostic, Dockerfile};
 use rbuild_image::ImageConfig;
 
+use super::bounds;
 use super::graph::{Graph, GraphStage, Origin};
 use super::options::{PlanError, PlanOptions, PlatformOrigin, Scope};
 use super::scope::Environment;
@@ -22,6 +24,8 @@ pub(super) struct Shared<'a> {
     pub(super) arguments: &'a Environment,
     /// Indexes in [`Plan::stages`] of stages already lowered, by position in the Dockerfile.
     pub(super) lowered: BTreeMap<usize, usize>,
+    /// Bytes that words may still become.
+    pub(super) expandable: Cell<usize>,
 }
 
 /// Lowers a graph over the configs of its base images.
@@ -39,7 +43,13 @@ pub fn lower(
     bases: &BTreeMap<ImageRequest, ImageConfig>,
 ) -> Result<Plan, PlanError> {
     graph.missing(bases)?;
-    let mut shared = Shared { dockerfile, options, arguments: &graph.arguments, lowered: BTreeMap::new() };
+    let mut shared = Shared {
+        dockerfile,
+        options,
+        arguments: &graph.arguments,
+        lowered: BTreeMap::new(),
+        expandable: Cell::new(bounds::MAX_PLAN),
+    };
     let mut warnings = graph.warnings.clone();
     let mut errors = Vec::new();
     if options.scope == Scope::Target {

@@ -27,6 +27,7 @@
 //! # Ok::<(), PlanError>(())
 //! ```
 
+mod bounds;
 mod check;
 mod chmod;
 mod configure;

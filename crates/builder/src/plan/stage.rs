@@ -1,11 +1,11 @@
 //! A stage while its instructions are folded.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use rbuild_dockerfile::{Diagnostic, ExpandError, Expanded, Expander, Instruction};
+use rbuild_dockerfile::{Diagnostic, ExpandError, Expander, Instruction};
 use rbuild_image::{History, ImageConfig, Platform};
 
+use super::bounds;
 use super::graph::Linked;
 use super::lower::Shared;
 use super::path::absolute;
@@ -14,8 +14,6 @@ use super::step::{Step, StepKind};
 use super::warning::{self, Checked, refuse};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Bytes a word may become: eight times what Linux takes as one environment string.
-const MAX_EXPANDED: usize = 1 << 20;
 const COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// What an instruction finds when it is folded, and what it changes.
@@ -125,6 +123,7 @@ impl StageState {
         let display = self.display(linked, shared);
         let mut words = Words::new(shared);
         let lowered = self.lower(linked, shared, &mut words);
+        shared.expandable.set(words.left);
         self.warn_undefined(&words, shared, linked);
         let Lowered { created_by, adds, kind } = lowered?;
         let history = created_by.map(|created_by| History {
@@ -192,7 +191,7 @@ impl StageState {
         let mut expander = Expander::new(shared.dockerfile.directives.escape);
         expander.quotes = rbuild_dockerfile::expand::Quotes::Keep;
         expander.keep_unset = true;
-        let expanded = bounded(&expander, written.trim(), &self.env);
+        let expanded = bounds::word(&expander, written.trim(), &self.env);
         let text = expanded.map_or_else(|_| written.trim().to_owned(), |expanded| expanded.text);
         let keyword = linked.instruction.value.keyword();
         let arguments = text.get(keyword.len()..).unwrap_or_default();
@@ -215,16 +214,23 @@ impl StageState {
 pub(super) struct Words {
     expander: Expander,
     unmatched: BTreeSet<String>,
+    /// Bytes that words of the plan may still become.
+    left: usize,
 }
 
 impl Words {
     fn new(shared: &Shared<'_>) -> Self {
-        Self { expander: Expander::new(shared.dockerfile.directives.escape), unmatched: BTreeSet::new() }
+        Self {
+            expander: Expander::new(shared.dockerfile.directives.escape),
+            unmatched: BTreeSet::new(),
+            left: shared.expandable.get(),
+        }
     }
 
     /// Expands a word to one string.
     pub(super) fn expand(&mut self, word: &str, env: &Environment) -> Result<String, ExpandError> {
-        let expanded = bounded(&self.expander, word, env)?;
+        let expanded = bounds::word(&self.expander, word, env)?;
+        self.spend(expanded.text.len())?;
         self.unmatched.extend(expanded.unmatched);
         Ok(expanded.text)
     }
@@ -247,34 +253,24 @@ impl Words {
 
     /// Expands a word and splits the result at unquoted white space.
     pub(super) fn split(&self, word: &str, env: &Environment) -> Checked<Vec<String>> {
-        self.expander
-            .words(word, &|name| env.get(name).map(str::to_owned))
-            .map_err(|error| cannot_expand(word, &error))
+        bounds::split(&self.expander, word, env).map_err(|error| cannot_expand(word, &error))
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), ExpandError> {
+        let left = self.left.checked_sub(bytes);
+        self.left =
+            left.ok_or(ExpandError::Syntax("the words of the Dockerfile become longer than 32 MiB"))?;
+        Ok(())
     }
 
     /// Expands the body of a heredoc.
     pub(super) fn body(&mut self, text: &str, env: &Environment) -> Checked<String> {
-        let expanded = bounded(&Expander::heredoc(), text, env)
+        let expanded = bounds::word(&Expander::heredoc(), text, env)
+            .and_then(|expanded| self.spend(expanded.text.len()).map(|()| expanded))
             .map_err(|error| refuse(format!("cannot expand the heredoc: {error}")))?;
         self.unmatched.extend(expanded.unmatched);
         Ok(expanded.text)
     }
-}
-
-/// Expands a word unless the values it takes in, or the result, are too long: repeated doubling
-/// (`ENV A=$A$A`) must not exhaust memory.
-fn bounded(expander: &Expander, word: &str, env: &Environment) -> Result<Expanded, ExpandError> {
-    let taken = Cell::new(0_usize);
-    let lookup = |name: &str| {
-        let value = env.get(name)?;
-        taken.set(taken.get().saturating_add(value.len()));
-        (taken.get() <= MAX_EXPANDED).then(|| value.to_owned())
-    };
-    let expanded = expander.word(word, &lookup)?;
-    if taken.get() > MAX_EXPANDED || expanded.text.len() > MAX_EXPANDED.max(word.len()) {
-        return Err(ExpandError::Syntax("the result is longer than 1 MiB"));
-    }
-    Ok(expanded)
 }
 
 fn cannot_expand(word: &str, error: &ExpandError) -> Box<Diagnostic> {

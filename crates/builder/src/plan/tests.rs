@@ -292,6 +292,26 @@ fn knows_its_own_frontend() {
 }
 
 #[test]
+fn many_long_words_end_in_an_error() {
+    let check = |text: &str, expect: &str| {
+        let error = try_plan(text, &options()).expect_err("too long");
+        assert!(error.0[0].message.contains(expect), "{}", error.0[0].message);
+    };
+    // A line has 64 KiB at most, so that a long value takes two.
+    let long =
+        |keyword: &str| format!("{keyword} A={}\n{keyword} A={}\n", "x".repeat(1 << 15), "$A".repeat(16));
+    let one: String = (0..70).map(|index| format!(" B{index}=$A")).collect();
+    check(&format!("FROM scratch\n{}ENV{one}\n", long("ENV")), "longer than 32 MiB");
+    check(&format!("FROM scratch\n{}EXPOSE $A$A$A\n", long("ENV")), "longer than 1 MiB");
+    check(
+        "ARG A=xxxxxxxx\nARG A=$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A\nARG A=$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A\n\
+           ARG A=$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A\nARG A=$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A\n\
+           ARG A=$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A$A\nFROM scratch\n",
+        "longer than 1 MiB",
+    );
+}
+
+#[test]
 fn doubling_ends_in_an_error() {
     let text = format!("FROM scratch\nENV A=xxxxxxxx\n{}", "ENV A=$A$A$A$A\n".repeat(10));
     let error = try_plan(&text, &options()).expect_err("too long");
