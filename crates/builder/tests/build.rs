@@ -155,7 +155,7 @@ async fn failures_say_what_kind_they_are() {
         assert_eq!(error.failure(), expect, "{text}: {error}");
     };
     check("FROM scratch\nCOPPY a b\n", Failure::Usage).await;
-    check("FROM scratch\nADD http://x/y /\n", Failure::Usage).await;
+    check("FROM scratch\nRUN --security=insecure x\n", Failure::Usage).await;
     check("FROM scratch\nCOPY missing /\n", Failure::Build).await;
     check("FROM nowhere.invalid/x\nCOPY file /\n", Failure::Registry).await;
 }
