@@ -195,7 +195,10 @@ fn report(what: &str, passed: usize, failures: &[String]) {
 /// Refusals of what is not executed yet are no difference of language.
 fn is_refusal(error: &PlanError) -> bool {
     let refused = |error: &Diagnostic| {
-        error.message.ends_with("is not supported yet") || error.message.starts_with("the frontend ")
+        let message = &error.message;
+        message.ends_with("is not supported yet")
+            || message.starts_with("the frontend ")
+            || message.contains(" cannot run on ")
     };
     error.0.iter().all(refused)
 }
