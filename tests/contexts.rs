@@ -418,3 +418,205 @@ fn add_of_a_repository_that_fails() {
     world.fails(&local, 1, "not found");
     assert!(world.scratch_left().is_empty());
 }
+/// Names and contents alone.
+fn contents(tree: &Tree) -> BTreeMap<&str, &str> {
+    tree.iter().map(|(path, node)| (path.as_str(), node.content.as_str())).collect()
+}
+
+fn compressed(program: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(["-c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the compressor starts");
+    child.stdin.take().expect("a pipe").write_all(bytes).expect("written");
+    child.wait_with_output().expect("compressed").stdout
+}
+
+/// A Dockerfile that copies what `archive` holds.
+const COPY_ALL: &str = "FROM scratch\nCOPY . /x/\n";
+
+/// The tree that `COPY_ALL` gives of `archive`: with the archive's owners, and without regard to its ignore file.
+#[track_caller]
+fn is_the_archive(built: &Tree, name: &str) {
+    let file = &built["x/d/f"];
+    assert_eq!((file.mode, file.owner, file.mtime), (0o640, (7, 7), SOME_TIME), "{name}");
+    let expect = [
+        ("x", ""),
+        ("x/.dockerignore", "d\n"),
+        ("x/Dockerfile", COPY_ALL),
+        ("x/d", ""),
+        ("x/d/f", "file\n"),
+        ("x/l", "-> d/f"),
+    ];
+    assert_eq!(contents(built), BTreeMap::from(expect), "{name}");
+}
+
+fn from_file(path: &Path) -> Stdio {
+    Stdio::from(File::open(path).expect("a file"))
+}
+
+#[test]
+fn archives_as_contexts() {
+    let world = World::new();
+    let plain = archive(COPY_ALL);
+    let mut forms = vec![("plain", plain.clone())];
+    for program in ["gzip", "bzip2", "xz", "zstd"] {
+        if have(program) {
+            forms.push((program, compressed(program, &plain)));
+        }
+    }
+    for (name, bytes) in &forms {
+        let path = world.path("context.bin");
+        std::fs::write(&path, bytes).expect("an archive");
+        is_the_archive(&world.tree(&["-"], from_file(&path)), name);
+        is_the_archive(&world.tree(&[path.to_str().expect("a path")], Stdio::null()), name);
+    }
+    let web = Web::serve([("/c", Answer::ok(plain.clone()))]);
+    is_the_archive(&world.tree(&[&web.url("/c")], Stdio::null()), "http");
+    // `-f` within the archive, and next to it.
+    let path = world.path("other.tar");
+    std::fs::write(&path, archive("FROM scratch\nCOPY l /other\n")).expect("an archive");
+    let other = world.tree(&["-f", "./Dockerfile", path.to_str().expect("a path")], Stdio::null());
+    assert_eq!(contents(&other), BTreeMap::from([("other", "file\n")]));
+    let beside = world.path("Beside");
+    std::fs::write(&beside, "FROM scratch\nCOPY d /beside\n").expect("a Dockerfile");
+    let built = world.tree(&["-f", beside.to_str().expect("a path"), "-"], from_file(&path));
+    assert_eq!(contents(&built), BTreeMap::from([("beside", ""), ("beside/f", "file\n")]));
+    assert!(world.scratch_left().is_empty());
+}
+
+#[test]
+fn a_dockerfile_as_context() {
+    let world = World::new();
+    let path = world.path("Text");
+    std::fs::write(&path, "FROM scratch\nCOPY <<f /\nhi\nf\n").expect("a Dockerfile");
+    assert_eq!(contents(&world.tree(&["-"], from_file(&path))), BTreeMap::from([("f", "hi\n")]));
+    // With a directory, it is the Dockerfile alone that comes from elsewhere.
+    world.file("g", "g\n");
+    std::fs::write(&path, "FROM scratch\nCOPY g /\n").expect("a Dockerfile");
+    let built = world.tree(&["-f", "-", "."], from_file(&path));
+    assert_eq!(contents(&built), BTreeMap::from([("g", "g\n")]));
+    let run = |args: &[&str], stdin| {
+        let output = world.command().args(["-o", "type=cacheonly"]).args(args).stdin(stdin).output();
+        let output = output.expect("rbuild starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&["-"], from_file(&path));
+    assert!(code == Some(1) && said.contains("not found"), "{said}");
+    let (code, said) = run(&["-f", "x", "-"], from_file(&path));
+    assert!(code == Some(2) && said.contains("the context - is a Dockerfile itself"), "{said}");
+    // A web server's Dockerfile is also the only file of its context, called `context`.
+    let web = Web::serve([("/df", Answer::ok("FROM scratch\nCOPY context /c\n"))]);
+    let built = world.tree(&[&web.url("/df")], Stdio::null());
+    assert_eq!((built.len(), built["c"].mode), (1, 0o600));
+    let (code, said) = run(&[&web.url("/none")], Stdio::null());
+    assert!(code == Some(1) && said.contains("404 Not Found"), "{said}");
+}
+
+#[test]
+fn archives_do_not_lead_outside() {
+    let world = World::new();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut link = |path: &str, target: &str| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, path, target).expect("an entry");
+    };
+    link("Dockerfile", "/etc/hostname");
+    link("out", "/etc");
+    let path = world.path("links.tar");
+    std::fs::write(&path, builder.into_inner().expect("a tar")).expect("an archive");
+    let path = path.to_str().expect("a path");
+    world.rbuild(&["-o", "type=cacheonly", path]).exits(2).says("cannot read the Dockerfile");
+    let beside = world.path("Beside");
+    std::fs::write(&beside, "FROM scratch\nCOPY out/passwd /\n").expect("a Dockerfile");
+    let args = ["-o", "type=cacheonly", "-f", beside.to_str().expect("a path"), path];
+    world.rbuild(&args).exits(1).says("not found");
+    std::fs::write(world.path("short.tar.gz"), b"\x1f\x8b\x08 and no more").expect("an archive");
+    let short = world.path("short.tar.gz");
+    world
+        .rbuild(&["-o", "type=cacheonly", short.to_str().expect("a path")])
+        .exits(1)
+        .says("is no tar archive");
+}
+
+#[test]
+fn repositories_as_contexts() {
+    let Some(mut repository) = Repository::new() else { return };
+    let world = World::new();
+    let build = |context: &str, args: &[&str]| world.tree(&[args, &[context]].concat(), Stdio::null());
+    // What a checkout by hand gives, as a directory without its ignore file.
+    let main = build(&repository.file_url(""), &[]);
+    let by_hand = world.path("by-hand");
+    repository.git(&["worktree", "add", "-q", "--detach", by_hand.to_str().expect("a path"), "main"]);
+    std::fs::write(world.path("Beside"), "FROM scratch\nCOPY . /x/\n").expect("a Dockerfile");
+    std::fs::write(world.path("Beside.dockerignore"), ".git\n").expect("an ignore file");
+    let beside = world.path("Beside");
+    let expect = build(by_hand.to_str().expect("a path"), &["-f", beside.to_str().expect("a path")]);
+    let attributes = |tree: &Tree| -> Vec<_> {
+        tree.iter().map(|(path, node)| (path.clone(), node.mode, node.owner, node.content.clone())).collect()
+    };
+    let executable = |nodes: Vec<(String, u32, (u64, u64), String)>| -> Vec<_> {
+        let mode = |mode: u32| if mode == 0o775 { 0o755 } else { mode };
+        nodes.into_iter().map(|(path, bits, owner, text)| (path, mode(bits), owner, text)).collect()
+    };
+    assert_eq!(attributes(&main), executable(attributes(&expect)));
+
+    let sub = build(&repository.file_url("#main:sub"), &[]);
+    assert_eq!(contents(&sub)["sub/deep/g"], "deep\n");
+    let pull = build(&repository.file_url("#refs/pull/1/head"), &[]);
+    assert!(pull.contains_key("x/second"));
+    let short = build(&repository.file_url("#pull/1/head"), &["-f", "sub/Dockerfile"]);
+    assert!(short.contains_key("sub/second"));
+    let tag = build(&repository.served("?tag=v1"), &[]);
+    assert!(!tag.contains_key("x/second") && !tag.contains_key("x/.git"));
+    let kept = build(&repository.file_url(""), &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"]);
+    assert!(kept.contains_key("x/.git/HEAD"));
+    let wrong = repository.file_url("?ref=main&checksum=1234");
+    world.rbuild(&["-o", "type=cacheonly", &wrong]).exits(1).says("expected checksum to match 1234");
+    assert!(world.scratch_left().is_empty());
+}
+
+#[test]
+fn submodules_are_part_of_a_repository() {
+    let Some(repository) = Repository::new() else { return };
+    let Some(inner) = Repository::new() else { return };
+    repository.git(&["submodule", "--quiet", "add", &inner.file_url(""), "module"]);
+    repository.git(&["commit", "-q", "-m", "module"]);
+    let world = World::new();
+    let built = world.tree(&[&repository.file_url("")], Stdio::null());
+    assert_eq!(built["x/module/second"].content, "2\n");
+    assert!(!built.contains_key("x/module/.git"));
+    let without = world.tree(&[&repository.file_url("?submodules=false")], Stdio::null());
+    assert!(without.contains_key("x/module") && !without.contains_key("x/module/second"));
+}
+
+#[test]
+fn named_contexts_of_every_kind() {
+    let world = World::new();
+    let web = Web::serve([("/one", Answer::ok("one\n"))]);
+    std::fs::write(world.path("c.tar"), archive("")).expect("an archive");
+    world.dockerfile("FROM scratch\nCOPY --from=web / /web/\nCOPY --from=tar d /tar/\n");
+    let named = |name: &str, value: String| format!("--build-context={name}={value}");
+    let (one, tar) = (named("web", web.url("/one")), named("tar", world.path("c.tar").display().to_string()));
+    let built = world.tree(&[&one, &tar, "."], Stdio::null());
+    assert_eq!(
+        contents(&built),
+        BTreeMap::from([("tar", ""), ("tar/f", "file\n"), ("web", ""), ("web/context", "one\n")])
+    );
+    assert_eq!((built["web/context"].mode, built["tar/f"].owner), (0o600, (7, 7)));
+
+    let Some(repository) = Repository::new() else { return };
+    world.dockerfile("FROM scratch\nCOPY --from=repo side /\n");
+    let here = named("repo::linux/amd64", repository.file_url("#side"));
+    let there = named("repo::linux/arm64", repository.file_url("#main"));
+    let built = world.tree(&["--platform=linux/amd64", &here, &there, "."], Stdio::null());
+    assert_eq!(contents(&built), BTreeMap::from([("side", "s\n")]));
+    world
+        .rbuild(&["-o", "type=cacheonly", "--platform=linux/arm64", &here, &there, "."])
+        .exits(1)
+        .says("not found");
+}

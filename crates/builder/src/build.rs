@@ -12,10 +12,10 @@ use rbuild_registry::Client;
 use rbuild_sandbox::Cancel;
 
 use crate::binfmt;
-use crate::context::{ContextDir, NamedContext};
+use crate::context::{ContextDir, KeepGitDir, NamedContext};
 use crate::error::{BuildError, Place};
 use crate::event::Event;
-use crate::execute::{Clock, Executor, ExecutorSettings, Remotes};
+use crate::execute::{Clock, Executor, ExecutorSettings, OpenedContext, Remotes};
 use crate::export::{Annotations, Exporter, Output, Outputs, PlatformImage, Product};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
@@ -141,18 +141,14 @@ impl Build {
         let started = Instant::now();
         let _guard = CancelOnDrop(self.cancel.clone());
         let store = self.given_store()?;
-        let context = self.open_context()?;
+        let remotes = self.remotes()?;
+        let context = self.open(&remotes).await?;
         let dockerfile = self.parse(&context)?;
+        let context = context.tree;
         let platforms = Platforms::new(&self.options)?;
         let outputs = Outputs::new(&self.options, platforms.shape)?;
         let annotations = Annotations::new(&self.options.annotations, platforms.shape)?;
-        let remotes = Arc::new(Remotes::new(
-            store.clone(),
-            self.client.clone(),
-            self.options.git.clone(),
-            self.cancel.clone(),
-        ));
-        let images = Images::new(&self.options, store.clone(), self.client.clone());
+        let images = Images::new(&self.options, Arc::clone(&remotes), self.client.clone());
         let (plan, images) = self.plan(&dockerfile, &platforms, images, Scope::Target).await?;
         self.warn(&dockerfile, &plan, context.as_deref())?;
         self.announce(&plan);
@@ -187,6 +183,12 @@ impl Build {
         Ok(built)
     }
 
+    /// What fetches for this build.
+    pub(crate) fn remotes(&self) -> Result<Arc<Remotes>, BuildError> {
+        let (store, client) = (self.given_store()?, self.client.clone());
+        Ok(Arc::new(Remotes::new(store, client, self.options.git.clone(), self.cancel.clone())))
+    }
+
     pub(crate) fn given_store(&self) -> Result<Store, BuildError> {
         self.store.clone().ok_or_else(|| BuildError::Option {
             option: "store",
@@ -195,8 +197,35 @@ impl Build {
         })
     }
 
-    pub(crate) fn open_context(&self) -> Result<Option<Arc<ContextDir>>, BuildError> {
-        let Some(dir) = &self.options.context.dir else { return Ok(None) };
+    /// Opens the context, wherever it is.
+    pub(crate) async fn open(&self, remotes: &Arc<Remotes>) -> Result<OpenedContext, BuildError> {
+        if !self.options.context.holds_dockerfile() {
+            return self.open_local();
+        }
+        let (source, remotes) = (self.options.context.source.clone(), Arc::clone(remotes));
+        let keep = match self.options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str) {
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(KeepGitDir::Yes),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Some(KeepGitDir::No),
+            _ => None,
+        };
+        let name = source.to_string();
+        let opened = tokio::task::spawn_blocking(move || remotes.open(&source, keep)).await;
+        let opened = opened.map_err(|_| BuildError::Cancelled)?;
+        opened.map_err(|error| BuildError::fetch(&name, error))
+    }
+
+    /// Opens a context that is a local directory, or none.
+    pub(crate) fn open_local(&self) -> Result<OpenedContext, BuildError> {
+        let Some(dir) = self.options.context.directory() else {
+            return match self.options.context.holds_dockerfile() {
+                false => Ok(OpenedContext::default()),
+                true => Err(BuildError::Option {
+                    option: "context",
+                    value: self.options.context.source.to_string(),
+                    reason: "only a build fetches a context; give a local directory".to_owned(),
+                }),
+            };
+        };
         let mut candidates = Vec::new();
         if let DockerfileSource::Path(path) = &self.options.dockerfile {
             let mut own = dir.join(path).into_os_string();
@@ -207,23 +236,48 @@ impl Build {
         }
         candidates.push(dir.join(".dockerignore"));
         let ignore = ContextDir::ignore_file(&candidates)?;
-        Ok(Some(Arc::new(ContextDir::open(dir, ignore)?)))
+        let tree = Arc::new(ContextDir::open(dir, ignore)?);
+        Ok(OpenedContext { tree: Some(tree), dockerfile: None })
     }
 
-    pub(crate) fn parse(&self, context: &Option<Arc<ContextDir>>) -> Result<Source, BuildError> {
-        let (name, text) = match &self.options.dockerfile {
-            DockerfileSource::Text { name, text } => (name.clone(), text.clone().into_bytes()),
-            DockerfileSource::Path(path) => {
-                let path = context.as_ref().map_or(path.clone(), |context| context.path().join(path));
-                (shown(&path), read_dockerfile(path)?)
+    /// Finds the Dockerfile and its name for messages.
+    fn dockerfile_text(&self, context: &OpenedContext) -> Result<(String, Vec<u8>), BuildError> {
+        let dir = self.options.context.directory().unwrap_or(Path::new(""));
+        let within = context.tree.as_ref().filter(|_| self.options.context.holds_dockerfile());
+        match (&self.options.dockerfile, &context.dockerfile, within) {
+            (DockerfileSource::Text { name, text }, ..) => Ok((name.clone(), text.clone().into_bytes())),
+            (DockerfileSource::Path(path), Some((name, _)), _) => Err(BuildError::Option {
+                option: "file",
+                value: path.display().to_string(),
+                reason: format!("the context {name} is a Dockerfile itself"),
+            }),
+            (DockerfileSource::Default, Some((name, text)), _) => Ok((name.clone(), text.clone())),
+            (DockerfileSource::Path(path), None, Some(tree)) if path.is_relative() => {
+                let text = read_within(tree, path)?.ok_or_else(|| missing(path))?;
+                Ok((shown(path), text))
             }
-            DockerfileSource::Default => {
-                let dir = context.as_ref().map(|context| context.path().to_owned()).unwrap_or_default();
+            (DockerfileSource::Default, None, Some(tree)) => {
+                for path in ["Dockerfile", "dockerfile"] {
+                    if let Some(text) = read_within(tree, Path::new(path))? {
+                        return Ok((path.to_owned(), text));
+                    }
+                }
+                Err(missing(Path::new("Dockerfile")))
+            }
+            (DockerfileSource::Path(path), None, _) => {
+                let path = dir.join(path);
+                Ok((shown(&path), read_dockerfile(path)?))
+            }
+            (DockerfileSource::Default, None, None) => {
                 let (first, second) = (dir.join("Dockerfile"), dir.join("dockerfile"));
                 let path = if !first.exists() && second.exists() { second } else { first };
-                (shown(&path), read_dockerfile(path)?)
+                Ok((shown(&path), read_dockerfile(path)?))
             }
-        };
+        }
+    }
+
+    pub(crate) fn parse(&self, context: &OpenedContext) -> Result<Source, BuildError> {
+        let (name, text) = self.dockerfile_text(context)?;
         let (mut dockerfile, diagnostics) = Dockerfile::parse(&text);
         if let Some(check) = self.check_argument()? {
             dockerfile.directives.check = Some(check);
@@ -371,6 +425,17 @@ impl Drop for CancelOnDrop {
 /// A path for messages, without a leading `./`.
 fn shown(path: &Path) -> String {
     path.strip_prefix(".").unwrap_or(path).display().to_string()
+}
+
+fn missing(path: &Path) -> BuildError {
+    BuildError::Dockerfile { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() }
+}
+
+/// Reads a file of a context that is no directory of the user's: symbolic links do not lead out of it.
+fn read_within(tree: &ContextDir, path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
+    let failed =
+        |error| BuildError::Dockerfile { path: path.to_owned(), source: std::io::Error::other(error) };
+    tree.read(path, MAX_DOCKERFILE).map_err(failed)
 }
 
 fn read_dockerfile(path: PathBuf) -> Result<Vec<u8>, BuildError> {

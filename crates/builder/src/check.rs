@@ -37,15 +37,22 @@ impl Build {
     /// # Errors
     /// What would keep a build from starting; [`BuildError::Refused`] for a Dockerfile that is wrong.
     pub async fn check(self, bases: Bases) -> Result<Checked, BuildError> {
-        let context = self.open_context()?;
-        let source = self.parse(&context)?;
-        let platforms = Platforms::new(&self.options)?;
-        let plan = match bases {
+        let (context, remotes) = match bases {
             Bases::Resolve => {
-                let images = Images::new(&self.options, self.given_store()?, self.client.clone());
+                let remotes = self.remotes()?;
+                (self.open(&remotes).await?, Some(remotes))
+            }
+            Bases::Assume => (self.open_local()?, None),
+        };
+        let source = self.parse(&context)?;
+        let context = context.tree;
+        let platforms = Platforms::new(&self.options)?;
+        let plan = match remotes {
+            Some(remotes) => {
+                let images = Images::new(&self.options, remotes, self.client.clone());
                 self.plan(&source, &platforms, images, Scope::All).await?.0
             }
-            Bases::Assume => {
+            None => {
                 let pass = |platform: &Platform| {
                     let options =
                         PlanOptions { scope: Scope::All, ..self.plan_options(platform, &platforms) };
@@ -70,7 +77,7 @@ impl Build {
     /// # Errors
     /// [`BuildError::Dockerfile`], [`BuildError::Refused`]
     pub fn read(&self) -> Result<(String, Dockerfile), BuildError> {
-        let source = self.parse(&self.open_context()?)?;
+        let source = self.parse(&self.open_local()?)?;
         Ok((source.name, source.dockerfile))
     }
 
@@ -79,7 +86,7 @@ impl Build {
     /// # Errors
     /// [`BuildError::Dockerfile`], [`BuildError::Refused`]
     pub fn outline(&self) -> Result<Outline, BuildError> {
-        let source = self.parse(&self.open_context()?)?;
+        let source = self.parse(&self.open_local()?)?;
         let platforms = Platforms::new(&self.options)?;
         let first = platforms.list.first().cloned().unwrap_or_else(Platform::host);
         let graph = plan::graph(&source.dockerfile, &self.plan_options(&first, &platforms));

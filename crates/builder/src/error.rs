@@ -10,7 +10,7 @@ use rbuild_sandbox::Unavailable;
 use thiserror::Error;
 
 use crate::context::{ContextError, NamedContextError};
-use crate::execute::StepError;
+use crate::execute::{RemoteError, StepError};
 use crate::export::ExportError;
 
 /// Why a build failed. No tag moved, and nothing half-done stays.
@@ -41,6 +41,14 @@ pub enum BuildError {
     /// A named context cannot be used.
     #[error(transparent)]
     NamedContext(#[from] NamedContextError),
+    /// A context that is elsewhere cannot be had.
+    #[error("cannot read the build context {name}")]
+    Fetch {
+        /// The context as it may be shown.
+        name: String,
+        /// Why.
+        source: Box<RemoteError>,
+    },
     /// An option of the build has a value that means nothing.
     #[error("invalid {option} {value:?}: {reason}")]
     Option {
@@ -161,6 +169,13 @@ pub enum Failure {
 }
 
 impl BuildError {
+    pub(crate) fn fetch(name: &str, error: RemoteError) -> Self {
+        match error {
+            RemoteError::Cancelled => Self::Cancelled,
+            error => Self::Fetch { name: name.to_owned(), source: Box::new(error) },
+        }
+    }
+
     /// Adds the place that names an image to an error about that image.
     pub(crate) fn in_dockerfile(mut self, find: impl FnOnce(&str) -> Option<Place>) -> Self {
         match &mut self {
@@ -200,7 +215,7 @@ impl BuildError {
                 StepError::Cancelled => Failure::Cancelled,
                 _ => Failure::Build,
             },
-            Self::Base { .. } | Self::Export(_) | Self::Store(_) => Failure::Build,
+            Self::Fetch { .. } | Self::Base { .. } | Self::Export(_) | Self::Store(_) => Failure::Build,
         }
     }
 }

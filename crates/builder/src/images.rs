@@ -17,6 +17,7 @@ use crate::build::OnEvent;
 use crate::context::{ContextDir, LayoutImage, NamedContext};
 use crate::error::{BuildError, Unresolved};
 use crate::event::{Event, Transfer, TransferState};
+use crate::execute::{RemoteError, Remotes};
 use crate::options::{BuildOptions, Pull};
 use crate::plan::ImageRequest;
 
@@ -27,6 +28,7 @@ const PARALLEL_FETCHES: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Images {
     contexts: BTreeMap<String, NamedContext>,
+    remotes: Arc<Remotes>,
     pull: Pull,
     store: Store,
     client: Option<Client>,
@@ -94,9 +96,11 @@ impl std::fmt::Debug for BaseImage {
 }
 
 impl Images {
-    pub(crate) fn new(options: &BuildOptions, store: Store, client: Option<Client>) -> Self {
+    pub(crate) fn new(options: &BuildOptions, remotes: Arc<Remotes>, client: Option<Client>) -> Self {
+        let store = remotes.store().clone();
         Self {
             contexts: options.named_contexts.clone(),
+            remotes,
             pull: options.pull,
             store,
             client,
@@ -142,6 +146,18 @@ impl Images {
             all.iter().filter(|other| name_key(other) == key).map(|other| &other.platform).collect();
         let (source, resolved) = match context {
             Some(NamedContext::Scratch) => return Ok(Root::Nothing),
+            Some(NamedContext::Directory(dir)) if dir.is_file() => {
+                let path = dir.clone();
+                return self.fetched(request, move |remotes| remotes.archive_file(&path)).await;
+            }
+            Some(NamedContext::Git(wanted)) => {
+                let wanted = wanted.clone();
+                return self.fetched(request, move |remotes| remotes.git_tree(&wanted, None)).await;
+            }
+            Some(NamedContext::Web(url)) => {
+                let url = url.clone();
+                return self.fetched(request, move |remotes| remotes.web_file(&url)).await;
+            }
             Some(NamedContext::Directory(dir)) => {
                 let ignore = ContextDir::ignore_file(&[dir.join(".dockerignore")])?;
                 return Ok(Root::Directory(Arc::new(ContextDir::open(dir, ignore)?)));
@@ -166,6 +182,19 @@ impl Images {
                 self.load(request, Arc::clone(source), Resolved::clone(resolved)).await
             }
         }
+    }
+
+    /// A tree from elsewhere.
+    async fn fetched(
+        &self,
+        request: &ImageRequest,
+        fetch: impl FnOnce(&Remotes) -> Result<Arc<ContextDir>, RemoteError> + Send + 'static,
+    ) -> Result<Root, BuildError> {
+        let remotes = Arc::clone(&self.remotes);
+        let fetched = tokio::task::spawn_blocking(move || fetch(&remotes)).await;
+        let tree = fetched.map_err(|_| BuildError::Cancelled)?;
+        let tree = tree.map_err(|error| BuildError::fetch(&request.name, error))?;
+        Ok(Root::Directory(tree))
     }
 
     /// Looks a name up in the store, when it may come from there, and in its registry.

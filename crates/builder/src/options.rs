@@ -1,30 +1,109 @@
 //! What a caller says of a build, as plain values.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rbuild_image::Platform;
 use rbuild_sandbox::Isolation;
 
-use crate::context::{Git, NamedContext};
+use crate::context::{Git, GitRef, NamedContext};
 use crate::export::Output;
 use crate::plan::Network;
 
 /// The main context of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
-    pub(crate) dir: Option<PathBuf>,
+    pub(crate) source: ContextSource,
 }
+
+/// Where a main context is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum ContextSource {
+    #[default]
+    Empty,
+    Directory(PathBuf),
+    Archive(PathBuf),
+    Stream(Stream),
+    Git(Box<GitRef>),
+    Web(String),
+}
+
+/// As it may be shown.
+impl fmt::Display for ContextSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("(none)"),
+            Self::Directory(path) | Self::Archive(path) => write!(f, "{}", path.display()),
+            Self::Stream(_) => f.write_str("-"),
+            Self::Git(wanted) => f.write_str(&wanted.redacted()),
+            Self::Web(url) => f.write_str(&crate::execute::shown(url)),
+        }
+    }
+}
+
+/// An open file that is read once; equal to itself alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Stream(Arc<File>);
+
+impl Stream {
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl PartialEq for Stream {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Stream {}
 
 impl Context {
     /// A local directory, which is never written to.
     pub fn dir(path: impl Into<PathBuf>) -> Self {
-        Self { dir: Some(path.into()) }
+        Self { source: ContextSource::Directory(path.into()) }
+    }
+
+    /// A local tar archive, plain or compressed with gzip, bzip2, xz or zstd.
+    pub fn archive(path: impl Into<PathBuf>) -> Self {
+        Self { source: ContextSource::Archive(path.into()) }
+    }
+
+    /// What comes from an open file, such as standard input: an archive, or a Dockerfile without a context.
+    pub fn stream(file: File) -> Self {
+        Self { source: ContextSource::Stream(Stream(Arc::new(file))) }
+    }
+
+    /// The files of a git repository.
+    pub fn git(reference: GitRef) -> Self {
+        Self { source: ContextSource::Git(Box::new(reference)) }
+    }
+
+    /// An archive or a Dockerfile of a web server.
+    pub fn web(url: impl Into<String>) -> Self {
+        Self { source: ContextSource::Web(url.into()) }
     }
 
     /// No files at all.
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// Tells whether a relative path of a Dockerfile starts within the context, and not at the working directory.
+    pub fn holds_dockerfile(&self) -> bool {
+        !matches!(self.source, ContextSource::Empty | ContextSource::Directory(_))
+    }
+
+    /// The directory, where the context is a local one.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match &self.source {
+            ContextSource::Directory(path) => Some(path),
+            _ => None,
+        }
     }
 }
 

@@ -76,7 +76,8 @@ pub(crate) enum Verb {
 /// `rbuild build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// The build context: a directory
+    /// The build context: a directory, a tar archive, `-` for standard input (a tar or a Dockerfile), a git repository or
+    /// an http(s) URL
     #[arg(default_value = ".")]
     pub(crate) context: String,
 

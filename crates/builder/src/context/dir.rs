@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_dockerfile::IgnoreFile;
-use rbuild_layers::{Content, FileId, Kind, Meta, Root, RootError, Time};
+use rbuild_layers::{Content, FileId, Kind, Meta, Root, RootError, Time, View};
 use thiserror::Error;
 
 /// Bytes an ignore file may have.
@@ -162,6 +162,14 @@ impl ContextDir {
     /// The directory cannot be read.
     pub fn file_id(&self, path: &Path) -> Result<Option<FileId>, RootError> {
         self.root.identity(path)
+    }
+
+    /// Reads the file a path leads to, symbolic links followed within the directory; none if there is none.
+    ///
+    /// # Errors
+    /// The file is longer than `limit` bytes, is not a regular file, or cannot be read.
+    pub fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, RootError> {
+        View::directory(self.root.clone()).read(path, limit)
     }
 
     /// The directory's own path on the host.

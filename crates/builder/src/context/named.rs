@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use rbuild_image::{Digest, Reference};
 use thiserror::Error;
 
+use super::git_ref::{GitRef, WrittenIn};
+
 /// Where a named context is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamedContext {
@@ -19,8 +21,12 @@ pub enum NamedContext {
     Image(Box<Reference>),
     /// No files (`docker-image://scratch`).
     Scratch,
-    /// A local directory with its own `.dockerignore`.
+    /// A local directory with its own `.dockerignore`, or a tar archive.
     Directory(PathBuf),
+    /// The files of a git repository.
+    Git(Box<GitRef>),
+    /// One file, called `context`, of a web server.
+    Web(String),
 }
 
 /// Which image of a layout is meant.
@@ -45,7 +51,7 @@ pub enum NamedContextError {
     Reserved(String),
     /// The kind of value is known but not supported.
     #[error(
-        "build context {name:?}: {value:?} is not supported; use a directory, oci-layout:// or docker-image://"
+        "build context {name:?}: {value:?} is not supported; use a path, a git or http URL, oci-layout:// or docker-image://"
     )]
     Unsupported {
         /// The context's name.
@@ -90,7 +96,13 @@ impl NamedContext {
             }
         } else if let Some(layout) = value.strip_prefix("oci-layout://") {
             layout_context(layout).map_err(invalid)?
-        } else if is_remote(value) {
+        } else if let Some(wanted) =
+            GitRef::parse(value, WrittenIn::CommandLine).map_err(|error| invalid(error.to_string()))?
+        {
+            Self::Git(Box::new(wanted))
+        } else if value.starts_with("http://") || value.starts_with("https://") {
+            Self::Web(value.to_owned())
+        } else if is_unknown(value) {
             return Err(NamedContextError::Unsupported { name: name.to_owned(), value: value.to_owned() });
         } else {
             Self::Directory(PathBuf::from(value))
@@ -115,10 +127,8 @@ fn is_tag(text: &str) -> bool {
     !text.is_empty() && !text.contains('/')
 }
 
-fn is_remote(value: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "target:", "input:"]
-        .iter()
-        .any(|prefix| value.starts_with(prefix))
+fn is_unknown(value: &str) -> bool {
+    ["target:", "input:"].iter().any(|prefix| value.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -139,7 +149,12 @@ mod tests {
         check("a=oci-layout:///l@md5:00", None);
         check("busybox:latest=docker-image://scratch", Some(("busybox:latest", NamedContext::Scratch)));
         check("busybox:1=.", Some(("busybox:1", NamedContext::Directory(".".into()))));
-        check("a=https://x/y", None);
+        check("a=https://x/y", Some(("a", NamedContext::Web("https://x/y".into()))));
+        assert!(
+            matches!(NamedContext::parse("a::linux/arm64=https://x/y.git#b"), Ok((name, NamedContext::Git(wanted))) if name == "a::linux/arm64" && wanted.reference.as_deref() == Some("b"))
+        );
+        check("a=https://x/y.git?depth=1", None);
+        check("a=target:x", None);
         check("scratch=.", None);
         check("noname", None);
     }

@@ -16,6 +16,7 @@ mod mounts;
 mod network_files;
 mod pattern;
 mod remote;
+mod remote_context;
 mod run;
 mod selection;
 mod stage;
@@ -36,7 +37,8 @@ pub use draft::DraftError;
 pub use error::StepError;
 pub use mode::ModeError;
 pub use remote::RemoteError;
-pub(crate) use remote::Remotes;
+pub(crate) use remote::{Remotes, shown};
+pub(crate) use remote_context::OpenedContext;
 pub(crate) use stage::Stage;
 pub use user::UserError;
 

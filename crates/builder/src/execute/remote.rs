@@ -15,13 +15,14 @@ use rbuild_registry::Client;
 use rbuild_sandbox::Cancel;
 use thiserror::Error;
 
+use super::error::Cause;
 use crate::context::{
     CheckoutTime, Commit, ContextDir, ContextError, Git, GitError, GitRef, KeepGitDir, Normalise, Plus,
     Repository, percent_decoded,
 };
 
 /// Bytes a file of the web may have.
-const MAX_DOWNLOAD: u64 = 64 << 30;
+pub(crate) const MAX_DOWNLOAD: u64 = 64 << 30;
 
 /// How often a cancelled build looks up from a download.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
@@ -60,6 +61,28 @@ pub enum RemoteError {
         /// Why.
         source: io::Error,
     },
+    /// An archive cannot be unpacked.
+    #[error("cannot unpack {name}")]
+    Archive {
+        /// Where it comes from.
+        name: String,
+        /// Why.
+        source: Cause,
+    },
+    /// It was to be an archive.
+    #[error("{name} is no tar archive, plain or compressed with gzip, bzip2, xz or zstd")]
+    NoArchive {
+        /// Where it comes from.
+        name: String,
+    },
+    /// It cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// What came cannot be read.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -88,6 +111,8 @@ pub(crate) struct Remotes {
     files: Once<Arc<RemoteFile>>,
     commits: Once<Commit>,
     trees: Once<Arc<RemoteTree>>,
+    /// What is read until the build ends.
+    kept: Mutex<Vec<RemoteTree>>,
 }
 
 /// A file of the web as the only one of a directory.
@@ -121,7 +146,17 @@ impl Remotes {
             files: Once::default(),
             commits: Once::default(),
             trees: Once::default(),
+            kept: Mutex::default(),
         }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Leaves a tree where it is until the build ends.
+    pub(crate) fn keep(&self, tree: RemoteTree) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(tree);
     }
 
     /// Downloads a file; blocks.
@@ -192,6 +227,12 @@ impl Remotes {
         new_hosts: &'a Path,
     ) -> Repository<'a> {
         Repository { git: &self.git, wanted, cancel: &self.cancel, directory, new_hosts }
+    }
+}
+
+impl RemoteTree {
+    pub(crate) fn new(tree: Arc<ContextDir>, scratch: Scratch) -> Self {
+        Self { tree, _scratch: scratch }
     }
 }
 

@@ -120,7 +120,8 @@ fn dockerfile(context: &str, source: &DockerfileSource) -> Option<(String, Strin
     let context = Path::new(context);
     match source {
         DockerfileSource::Text { name, text } => Some((name.clone(), text.clone())),
-        DockerfileSource::Path(path) => read(path),
+        // A relative path is one within a context that is elsewhere.
+        DockerfileSource::Path(path) => path.is_absolute().then(|| read(path))?,
         DockerfileSource::Default => {
             read(&context.join("Dockerfile")).or_else(|| read(&context.join("dockerfile")))
         }

@@ -1,10 +1,12 @@
 //! From the flags of `rbuild build` to a build's options.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use rbuild_builder::context::{Git, NamedContext};
+use rbuild_builder::context::{Git, GitRef, NamedContext, WrittenIn};
 use rbuild_builder::export::{Output, OutputKind};
 use rbuild_builder::options::{BuildOptions, CacheUse, Context, DockerfileSource, Pull, Push};
 use rbuild_builder::plan::Network;
@@ -35,9 +37,13 @@ impl BuildSettings {
             return Err(Usage::new("--push has nothing to push").hint("name the image with --tag"));
         }
         let (outputs, push) = outputs(args, &tags)?;
+        if args.context == "-" && args.file.as_deref() == Some(Path::new("-")) {
+            return Err(Usage::new("standard input cannot be both the context and the Dockerfile"));
+        }
+        let context = context(&args.context)?;
         let options = BuildOptions {
-            context: context(&args.context)?,
-            dockerfile: dockerfile(args.file.as_deref())?,
+            dockerfile: dockerfile(args.file.as_deref(), &context)?,
+            context,
             tags: args.tags.clone(),
             push,
             outputs,
@@ -68,9 +74,11 @@ impl BuildSettings {
 /// # Errors
 /// As [`BuildSettings::new`].
 pub(crate) fn lint_options(args: &LintArgs, environment: Environment<'_>) -> Result<BuildOptions, Usage> {
+    let context = context(&args.context)?;
     Ok(BuildOptions {
-        context: context(&args.context)?,
-        dockerfile: dockerfile(args.file.as_deref())?,
+        dockerfile: dockerfile(args.file.as_deref(), &context)?,
+        context,
+        git: Git::from_env(),
         build_args: build_args(&args.build_args, environment)?,
         ..BuildOptions::default()
     })
@@ -139,21 +147,33 @@ fn outputs(args: &BuildArgs, tags: &[Reference]) -> Result<(Vec<Output>, Push), 
     Ok((kinds.into_iter().flatten().map(|kind| Output { kind, attributes }).collect(), Push::Never))
 }
 
+/// Finds the context: what exists here goes before what is elsewhere, as with docker.
 fn context(text: &str) -> Result<Context, Usage> {
-    let remote = ["http://", "https://", "git://", "git@", "ssh://", "github.com/"];
     if text == "-" {
-        return Err(Usage::new("a context from standard input is not supported yet").hint("give a directory"));
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let failed = |error| Usage::new(format!("cannot read standard input: {error}"));
+        return Ok(Context::stream(File::from(stdin.map_err(failed)?)));
     }
-    if remote.iter().any(|prefix| text.starts_with(prefix)) && !Path::new(text).exists() {
-        return Err(
-            Usage::new(format!("the remote context {text} is not supported yet")).hint("give a directory")
-        );
+    let path = Path::new(text);
+    if path.is_dir() {
+        return Ok(Context::dir(text));
+    }
+    if path.is_file() {
+        return Ok(Context::archive(text));
+    }
+    let repository = GitRef::parse(text, WrittenIn::CommandLine);
+    if let Some(wanted) = repository.map_err(|error| Usage::new(format!("context {text}: {error}")))? {
+        return Ok(Context::git(wanted));
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Ok(Context::web(text));
     }
     Ok(Context::dir(text))
 }
 
-/// Finds the Dockerfile; a path starts at the working directory, as docker's does.
-fn dockerfile(file: Option<&Path>) -> Result<DockerfileSource, Usage> {
+/// Finds the Dockerfile; a path starts at the working directory, as docker's does, or within a context that is no
+/// directory.
+fn dockerfile(file: Option<&Path>, context: &Context) -> Result<DockerfileSource, Usage> {
     let Some(file) = file else { return Ok(DockerfileSource::Default) };
     let failed =
         |error: io::Error| Usage::new(format!("cannot read the Dockerfile {}: {error}", file.display()));
@@ -162,6 +182,9 @@ fn dockerfile(file: Option<&Path>) -> Result<DockerfileSource, Usage> {
         io::stdin().lock().take(LARGEST).read_to_end(&mut text).map_err(failed)?;
         let text = String::from_utf8_lossy(&text).into_owned();
         return Ok(DockerfileSource::Text { name: "-".to_owned(), text });
+    }
+    if context.holds_dockerfile() {
+        return Ok(DockerfileSource::Path(file.to_owned()));
     }
     std::path::absolute(file).map(DockerfileSource::Path).map_err(failed)
 }
@@ -313,10 +336,10 @@ mod tests {
             "--isolation: unknown isolation `docker`: expected one of namespaces, userns, userns-single, chroot, supervised",
         );
         check("--jobs 0", "--jobs 0 would build nothing");
-        check("-", "a context from standard input is not supported yet");
+        check("-f - -", "standard input cannot be both the context and the Dockerfile");
         check(
-            "https://example.com/x.git",
-            "the remote context https://example.com/x.git is not supported yet",
+            "https://example.com/x.git?depth=1",
+            "context https://example.com/x.git?depth=1: unexpected query \"depth\"",
         );
     }
 }
