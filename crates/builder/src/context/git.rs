@@ -350,7 +350,7 @@ impl Repository<'_> {
             &["config", "--local", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"],
         )?;
         self.run("tidy", &["update-ref", "-d", FETCHED])?;
-        for name in ["FETCH_HEAD", "ORIG_HEAD", "logs"] {
+        for name in ["FETCH_HEAD", "ORIG_HEAD", "logs", "refs/rbuild"] {
             remove(&self.directory.join(".git").join(name))?;
         }
         Ok(())
