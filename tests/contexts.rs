@@ -609,6 +609,13 @@ fn named_contexts_of_every_kind() {
     );
     assert_eq!((built["web/context"].mode, built["tar/f"].owner), (0o600, (7, 7)));
 
+    // As the base of a stage.
+    world.dockerfile("FROM tar AS first\nCOPY --from=web / /\nFROM tar\n");
+    let base = world.tree(&[&one, &tar, "--target=first", "."], Stdio::null());
+    assert_eq!((base["d/f"].owner, base["context"].mode), ((7, 7), 0o600));
+    let image = world.build_layout("from-tree", &[&one, &tar, "--target=first"]);
+    assert_eq!((image.layers(), image.config["history"].as_array().map(Vec::len)), (2, Some(2)));
+
     let Some(repository) = Repository::new() else { return };
     world.dockerfile("FROM scratch\nCOPY --from=repo side /\n");
     let here = named("repo::linux/amd64", repository.file_url("#side"));

@@ -9,7 +9,7 @@ use rbuild_builder::plan::{self, PlanError, PlanOptions};
 use rbuild_dockerfile::Dockerfile;
 use rbuild_image::{ImageConfig, Platform};
 
-use crate::support::World;
+use crate::support::{Run, World};
 
 /// A heading and the features below it, each with what uses it.
 type Group<Use> = (&'static str, &'static [(&'static str, Use)]);
@@ -287,7 +287,8 @@ fn built(args: &[&str]) -> Result<(), String> {
     let mut archive = tar::Builder::new(Vec::new());
     archive.append_path_with_name(world.context().join("Dockerfile"), "Dockerfile").expect("a member");
     world.file("context.tar", archive.into_inner().expect("an archive"));
-    let run = world.rbuild(args);
+    let stdin = fs::File::open(world.context().join("Dockerfile")).expect("the Dockerfile");
+    let run = Run::of(world.command().args(args).stdin(stdin).output().expect("rbuild starts"));
     let remote = args.iter().any(|arg| arg.contains("://127.0.0.1:1/"));
     match run.code {
         0 => Ok(()),

@@ -72,6 +72,14 @@ pub enum BuildError {
         /// Where the Dockerfile names it.
         place: Option<Box<Place>>,
     },
+    /// The files of a named context cannot be the base of a stage.
+    #[error("cannot start from the files of {name}")]
+    BaseTree {
+        /// The name as the Dockerfile has it.
+        name: String,
+        /// Why.
+        source: Box<StepError>,
+    },
     /// This host cannot run the steps.
     #[error("cannot run RUN steps on this host")]
     Isolation(#[from] Unavailable),
@@ -215,7 +223,11 @@ impl BuildError {
                 StepError::Cancelled => Failure::Cancelled,
                 _ => Failure::Build,
             },
-            Self::Fetch { .. } | Self::Base { .. } | Self::Export(_) | Self::Store(_) => Failure::Build,
+            Self::Fetch { .. }
+            | Self::Base { .. }
+            | Self::BaseTree { .. }
+            | Self::Export(_)
+            | Self::Store(_) => Failure::Build,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rbuild_dockerfile::line_col;
-use rbuild_image::Image;
+use rbuild_image::{History, Image};
 
 use crate::error::{BuildError, FailedStep};
 use crate::event::{Event, StepId};
@@ -86,7 +86,17 @@ impl Schedule<'_> {
             }
             Base::Image(request) => {
                 let base = self.executor.base(request)?;
-                Stage::new(base.image.clone(), vec![Arc::clone(&base)])
+                let mut stage = Stage::new(base.image.clone(), vec![Arc::clone(&base)]);
+                let layer = self.executor.base_layer(&base);
+                let failed =
+                    |source| BuildError::BaseTree { name: request.name.clone(), source: Box::new(source) };
+                if let Some(Made { layer, created, .. }) = layer.map_err(failed)? {
+                    let created_by = Some(format!("FROM {}", request.name));
+                    let comment = Some("buildkit.exporter.image.v0".to_owned());
+                    let history = History { created_by, comment, ..History::default() };
+                    stage.append(layer, history, created);
+                }
+                stage
             }
         };
         // A step's key takes the platform from here.

@@ -88,6 +88,16 @@ pub(crate) fn collect(step: &CopyStep, tree: &Tree, making: Making<'_>) -> Resul
     Ok(draft)
 }
 
+/// A tree as the layer of an image that has nothing else.
+pub(crate) fn whole_tree(tree: &Tree, now: Time) -> Result<Changes, StepError> {
+    let mut draft = Draft::new(View::empty());
+    let attributes = Attributes { owner: None, mode: None, now };
+    Copier::new(tree, &mut draft, &attributes, &Selection::default())
+        .copy(Path::new(""), "/")
+        .map_err(|source| StepError::Copy { path: "/".to_owned(), source })?;
+    Ok(draft.take_changes()?)
+}
+
 /// The accounts of the rootfs that is written to.
 pub(crate) fn accounts(draft: &Draft) -> Result<Accounts, StepError> {
     let text = |path: &str| -> Result<String, StepError> {

@@ -44,7 +44,7 @@ pub use user::UserError;
 
 use crate::build::OnEvent;
 use crate::cache::content;
-use crate::cache::key::step_key;
+use crate::cache::key::{KeyHasher, step_key};
 use crate::cache::local::{LocalCache, StepResult};
 use crate::context::ContextDir;
 use crate::error::BuildError;
@@ -356,6 +356,26 @@ impl Executor {
             })?;
         }
         Ok(())
+    }
+
+    /// The one layer of a base that is a tree rather than an image, as old as the first build that made it; none when
+    /// there are no files.
+    pub(crate) fn base_layer(&self, base: &BaseImage) -> Result<Option<Made>, StepError> {
+        let Origin::Directory(dir) = &base.origin else { return Ok(None) };
+        let changes = copy::whole_tree(&Tree::Context(Arc::clone(dir)), self.clock().time())?;
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let mut hasher = KeyHasher::new("rbuild base tree");
+        hasher.digest(&content::digest(&changes)?);
+        let key = hasher.finish();
+        if let Some(made) = self.cached(&[key])? {
+            return Ok(Some(made));
+        }
+        let layer = self.write(&changes)?;
+        let made = Made { layer, created: Clock::now(), cached: false };
+        self.record(&[key], &made)?;
+        Ok(Some(made))
     }
 
     /// A tree above a chain that a process may change.
