@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rbuild_dockerfile::{Check, Diagnostic, Dockerfile};
-use rbuild_image::{Descriptor, Digest, ImageConfig, Platform};
+use rbuild_image::{ImageConfig, Platform};
 use rbuild_layers::Store;
 use rbuild_registry::Client;
 use rbuild_sandbox::Cancel;
 
 use crate::binfmt;
+use crate::built::Built;
 use crate::context::{ContextDir, KeepGitDir, NamedContext};
 use crate::error::{BuildError, Place};
 use crate::event::Event;
 use crate::execute::{Clock, Executor, ExecutorSettings, OpenedContext, Remotes};
-use crate::export::{Annotations, Exporter, Output, Outputs, PlatformImage, Product};
+use crate::export::{Annotations, Exporter, Output, Outputs, Product};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
 use crate::plan::{self, ImageRequest, JoinedPlan, PlanOptions, Scope};
@@ -445,66 +446,5 @@ fn read_dockerfile(path: PathBuf) -> Result<Vec<u8>, BuildError> {
     match read {
         Ok(_) => Ok(text),
         Err(source) => Err(BuildError::Dockerfile { path, source }),
-    }
-}
-
-/// What a build made.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Built {
-    /// The manifest with media type, size and platform, or the index.
-    pub descriptor: Descriptor,
-    /// The image of each platform, in the order asked for; one when there is no index.
-    pub images: Vec<BuiltImage>,
-    /// The names it got, in full form.
-    pub names: Vec<String>,
-    /// Compressed size of everything in bytes.
-    pub size: u64,
-    /// How long it took.
-    pub duration: Duration,
-}
-
-/// The image of one platform.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BuiltImage {
-    /// The platform as it was asked for.
-    pub platform: Platform,
-    /// The manifest, as the index lists it.
-    pub descriptor: Descriptor,
-    /// The digest of the image config.
-    pub config_digest: Digest,
-    /// Compressed size of the image in bytes.
-    pub size: u64,
-}
-
-impl Built {
-    fn new(product: &Product, outputs: &Outputs, duration: Duration) -> Self {
-        let image = |image: &PlatformImage| BuiltImage {
-            platform: image.platform.clone(),
-            descriptor: image.descriptor.clone(),
-            config_digest: image.finished.config.digest(),
-            size: image.finished.size(),
-        };
-        Self {
-            descriptor: product.descriptor.clone(),
-            images: product.images.iter().map(image).collect(),
-            names: outputs.names(),
-            size: product.size(),
-            duration,
-        }
-    }
-
-    /// The digest of the image config, which docker calls the image id; an index has none.
-    pub fn config_digest(&self) -> Option<Digest> {
-        let only = self.images.first().filter(|image| image.descriptor.digest == self.descriptor.digest);
-        only.map(|image| image.config_digest)
-    }
-
-    /// The digest of the manifest or index.
-    pub fn digest(&self) -> Digest {
-        self.descriptor.digest
-    }
-
-    fn done(&self) -> Event {
-        Event::Done { digest: self.digest().to_string(), size: self.size, duration: self.duration }
     }
 }

@@ -37,6 +37,7 @@
 
 mod binfmt;
 mod build;
+mod built;
 pub mod cache;
 mod check;
 pub mod context;
@@ -51,7 +52,8 @@ mod platforms;
 mod report;
 mod schedule;
 
-pub use build::{Build, Built, BuiltImage, OnEvent};
+pub use build::{Build, OnEvent};
+pub use built::{Built, BuiltImage};
 pub use check::{Bases, Checked};
 pub use error::{BuildError, FailedStep, Failure, Place, Unresolved};
 pub use event::Event;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::build::Built;
+use crate::built::Built;
 
 impl Built {
     /// The metadata of the result under buildx's keys.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use rbuild_sandbox::Cancel;
 use rustix::process::{Pid, Signal, kill_process_group};
-use thiserror::Error;
 
+use super::git_error::GitError;
 use super::git_ref::GitRef;
 
 /// How often a running git is looked after.
@@ -23,10 +23,10 @@ const POLL: Duration = Duration::from_millis(5);
 const MAX_OUTPUT: u64 = 4 << 20;
 
 /// How deep submodules may lie in submodules.
-const MAX_SUBMODULE_DEPTH: usize = 8;
+pub(super) const MAX_SUBMODULE_DEPTH: usize = 8;
 
 /// Submodules of one repository in all.
-const MAX_SUBMODULES: usize = 512;
+pub(super) const MAX_SUBMODULES: usize = 512;
 
 /// The name under which what was fetched stands where it has no better.
 const FETCHED: &str = "refs/rbuild/source";
@@ -71,77 +71,6 @@ impl Git {
         let known_hosts = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ssh/known_hosts"));
         Self { environment, known_hosts }
     }
-}
-
-/// Why a repository cannot be had.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum GitError {
-    /// There is no git.
-    #[error("git is not installed; {repository} needs it (Debian, Alpine and others: the package `git`)")]
-    Missing {
-        /// The repository.
-        repository: String,
-    },
-    /// git cannot be run.
-    #[error("cannot run git")]
-    Start(#[source] io::Error),
-    /// git failed.
-    #[error("cannot {operation} {repository}: {message}")]
-    Failed {
-        /// What was tried.
-        operation: &'static str,
-        /// The repository.
-        repository: String,
-        /// What git said.
-        message: String,
-    },
-    /// The reference is no name that git knows.
-    #[error("{reference:?} is no name of a branch, tag or commit")]
-    Malformed {
-        /// The reference.
-        reference: String,
-    },
-    /// The repository has no such reference.
-    #[error("{repository} has no branch, tag or reference {reference:?}")]
-    NoReference {
-        /// The repository.
-        repository: String,
-        /// The reference.
-        reference: String,
-    },
-    /// The reference stands for another commit than the checksum says.
-    #[error("{repository}: expected checksum to match {expected}, got {actual}")]
-    Checksum {
-        /// The repository.
-        repository: String,
-        /// The checksum asked for.
-        expected: String,
-        /// The commit.
-        actual: String,
-    },
-    /// The directory does not exist in the repository.
-    #[error("{repository} has no directory {subdir:?}")]
-    Subdirectory {
-        /// The repository.
-        repository: String,
-        /// The directory.
-        subdir: String,
-    },
-    /// Submodules are nested too deep, or there are too many.
-    #[error(
-        "{repository} has more than {MAX_SUBMODULES} submodules, or they nest deeper than {MAX_SUBMODULE_DEPTH}"
-    )]
-    Submodules {
-        /// The repository.
-        repository: String,
-    },
-    /// The checkout cannot be read or cleaned up.
-    #[error("cannot read the checkout")]
-    Read(#[source] io::Error),
-    /// The build was cancelled.
-    #[error("cancelled")]
-    Cancelled,
 }
 
 /// Whether `.git` is part of a checkout.
