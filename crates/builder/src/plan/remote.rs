@@ -20,9 +20,29 @@ pub(super) fn classify(source: &str) -> Result<CopySource, GitRefError> {
     })
 }
 
+/// A source as it may be shown: without the user and password of its URL.
+pub(super) fn shown(source: &str) -> String {
+    let hidden = source.split_once("://").and_then(|(scheme, rest)| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let (user, _) = authority.rsplit_once('@')?;
+        Some(format!("{scheme}://xxxxx{}", rest.get(user.len()..)?))
+    });
+    hidden.unwrap_or_else(|| source.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hides_credentials() {
+        let check = |source: &str, expect: &str| assert_eq!(shown(source), expect);
+        check("https://me:secret@host/x?y=a@b", "https://xxxxx@host/x?y=a@b");
+        check("https://token@host", "https://xxxxx@host");
+        check("https://a@b:c@host/x", "https://xxxxx@host/x");
+        check("https://host/x@y", "https://host/x@y");
+        check("a/b@c", "a/b@c");
+    }
 
     #[test]
     fn tells_sources_apart() {

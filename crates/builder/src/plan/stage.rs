@@ -9,6 +9,7 @@ use super::bounds;
 use super::graph::Linked;
 use super::lower::Shared;
 use super::path::absolute;
+use super::remote;
 use super::scope::{Environment, is_exported, split_entry};
 use super::step::{Step, StepKind};
 use super::warning::{self, Checked, refuse};
@@ -195,7 +196,11 @@ impl StageState {
         let text = expanded.map_or_else(|_| written.trim().to_owned(), |expanded| expanded.text);
         let keyword = linked.instruction.value.keyword();
         let arguments = text.get(keyword.len()..).unwrap_or_default();
-        let arguments = arguments.split_whitespace().collect::<Vec<_>>().join(" ");
+        let arguments = arguments.split_whitespace();
+        let arguments = match &linked.instruction.value {
+            Instruction::Add(_) => arguments.map(remote::shown).collect::<Vec<_>>().join(" "),
+            _ => arguments.collect::<Vec<_>>().join(" "),
+        };
         let mut line = format!("{keyword} {arguments}");
         if let Instruction::Run(run) = &linked.instruction.value
             && let Some(heredoc) = run.heredocs.first()
