@@ -4,7 +4,10 @@ use std::path::Path;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rbuild_layers::tar::{Reader, write_changes};
-use rbuild_layers::{Changes, Content, Entry, Kind, Limits, Meta, Root, View, from_upper, unpack};
+use rbuild_layers::{
+    Changes, Content, Entry, Kind, LayerOptions, Limits, Meta, Overlay, Plain, Root, Snapshotter, Store,
+    View, from_upper, unpack, write_layer,
+};
 
 /// Files of 8 KiB, a hundred to a directory.
 fn changes(files: u64) -> Changes {
@@ -63,5 +66,28 @@ fn trees(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, tar, trees);
+/// A stage without overlayfs: its tree is made from layers, and looked through for what a step changed.
+fn plain(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("plain");
+    group.sample_size(10);
+    for files in [1_000, 10_000] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&directory.path().join("store")).expect("a new store");
+        let layer = write_layer(&changes(files), &store, &LayerOptions::default()).expect("our own layer");
+        let overlay = Overlay::new(store, Limits::default());
+        overlay.view(std::slice::from_ref(&layer)).expect("our own layer");
+        group.throughput(Throughput::Elements(files));
+        group.bench_function(BenchmarkId::new("prepare", files), |bencher| {
+            let plain = Plain::new(overlay.clone());
+            bencher.iter_with_large_drop(|| plain.prepare(std::slice::from_ref(&layer)));
+        });
+        let plain = Plain::new(overlay.clone());
+        let mut active = plain.prepare(std::slice::from_ref(&layer)).expect("our own layer");
+        group.bench_function(BenchmarkId::new("diff of nothing", files), |bencher| {
+            bencher.iter(|| active.changes());
+        });
+    }
+}
+
+criterion_group!(benches, tar, trees, plain);
 criterion_main!(benches);

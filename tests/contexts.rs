@@ -2,93 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
-use crate::support::{World, have};
-
-/// 1994-11-06 08:49:37 UTC.
-const SOME_TIME: u64 = 784_111_777;
+use crate::support::{Answer, Repository, SOME_TIME, Web, World, have, tool};
 
 /// The SHA-256 of `hello\n`.
 const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
-
-/// What a web server answers to one path.
-struct Answer {
-    status: &'static str,
-    headers: Vec<String>,
-    body: Vec<u8>,
-    /// How many bytes the server says there are; as many as there are by default.
-    promised: Option<usize>,
-}
-
-impl Answer {
-    fn ok(body: impl Into<Vec<u8>>) -> Self {
-        Self { status: "200 OK", headers: Vec::new(), body: body.into(), promised: None }
-    }
-
-    fn redirect(location: impl std::fmt::Display) -> Self {
-        let headers = vec![format!("Location: {location}")];
-        Self { status: "302 Found", headers, body: Vec::new(), promised: None }
-    }
-}
-
-/// A web server for one test. Its thread goes with the test's process.
-struct Web {
-    address: String,
-    requests: Arc<AtomicUsize>,
-    heads: Arc<Mutex<Vec<String>>>,
-}
-
-impl Web {
-    fn serve(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address").to_string();
-        let answers: BTreeMap<_, _> = answers.into_iter().collect();
-        let (requests, heads) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
-        let (count, seen) = (Arc::clone(&requests), Arc::clone(&heads));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                count.fetch_add(1, Ordering::SeqCst);
-                let _ = answer(stream, &answers, &seen);
-            }
-        });
-        Self { address, requests, heads }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
-    }
-}
-
-fn answer(
-    mut stream: TcpStream,
-    answers: &BTreeMap<&'static str, Answer>,
-    seen: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
-    let mut head = String::new();
-    let mut reader = BufReader::new(stream.try_clone()?);
-    while reader.read_line(&mut head)? > 2 {}
-    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    seen.lock().expect("no panic").push(head);
-    let missing = Answer { status: "404 Not Found", ..Answer::ok("no such file") };
-    let found = answers.get(path.as_str()).unwrap_or(&missing);
-    let length = found.promised.unwrap_or(found.body.len());
-    write!(stream, "HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: {length}\r\n", found.status)?;
-    for header in &found.headers {
-        write!(stream, "{header}\r\n")?;
-    }
-    stream.write_all(b"\r\n")?;
-    stream.write_all(&found.body)
-}
 
 /// A file of a built tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,111 +175,10 @@ fn add_of_a_url_that_fails() {
         format!("FROM scratch\nADD {} /f\n", web.url("/missing?token=secret").replace("//", "//me:word@"));
     world.dockerfile(&text);
     let run = world.rbuild(&["--progress", "rawjson", "-o", "type=cacheonly", "."]).exits(1);
-    let error = run.stderr.lines().find(|line| line.contains("404")).expect("an error");
+    let error = run.stderr.lines().find(|line| line.contains("404 Not Found")).expect("an error");
     // The instruction is shown as it is written; what we say of it tells nothing.
     let said = error.split("cannot fetch").nth(1).expect("a cause");
     assert!(!said.contains("word") && !said.contains("secret"), "{error}");
-}
-
-/// A repository with a branch, tags, an executable, a symbolic link and a subdirectory, served over git://.
-struct Repository {
-    world: World,
-    daemon: Option<Child>,
-    port: u16,
-}
-
-impl Drop for Repository {
-    fn drop(&mut self) {
-        if let Some(daemon) = &mut self.daemon {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-    }
-}
-
-impl Repository {
-    /// `None` without git.
-    fn new() -> Option<Self> {
-        if !have("git") {
-            return None;
-        }
-        let world = World::new();
-        std::fs::create_dir_all(world.path("work/sub/deep")).expect("folders");
-        let repository = Self { world, daemon: None, port: 0 };
-        let write = |name: &str, text: &str| {
-            std::fs::write(repository.world.path("work").join(name), text).expect("a file");
-        };
-        repository.git(&["init", "-q", "-b", "main", "."]);
-        write("Dockerfile", "FROM scratch\nCOPY . /x/\n");
-        write("sub/Dockerfile", "FROM scratch\nCOPY . /sub/\n");
-        write("sub/deep/g", "deep\n");
-        write("run.sh", "#!/bin/sh\n");
-        write(".dockerignore", "sub\n");
-        std::os::unix::fs::symlink("run.sh", repository.world.path("work/link")).expect("a link");
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o775);
-        std::fs::set_permissions(repository.world.path("work/run.sh"), executable).expect("a mode");
-        repository.git(&["add", "."]);
-        repository.git(&["commit", "-q", "-m", "one"]);
-        repository.git(&["tag", "-a", "-m", "first", "v1"]);
-        write("second", "2\n");
-        repository.git(&["add", "."]);
-        repository.git(&["commit", "-q", "-m", "two"]);
-        repository.git(&["update-ref", "refs/pull/1/head", "HEAD"]);
-        repository.git(&["checkout", "-q", "-b", "side", "v1"]);
-        write("side", "s\n");
-        repository.git(&["add", "."]);
-        repository.git(&["commit", "-q", "-m", "side"]);
-        repository.git(&["checkout", "-q", "main"]);
-        Some(repository)
-    }
-
-    fn git(&self, args: &[&str]) -> String {
-        let output = Command::new("git")
-            .args(["-c", "user.name=n", "-c", "user.email=e@x", "-c", "protocol.file.allow=always"])
-            .args(args)
-            .current_dir(self.world.path("work"))
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_AUTHOR_DATE", format!("{SOME_TIME} +0000"))
-            .env("GIT_COMMITTER_DATE", format!("{SOME_TIME} +0000"))
-            .output()
-            .expect("git starts");
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    fn file_url(&self, rest: &str) -> String {
-        format!("file://{}{rest}", self.world.path("work").display())
-    }
-
-    /// Starts `git daemon`, and gives a URL that a Dockerfile may name.
-    fn served(&mut self, rest: &str) -> String {
-        if self.daemon.is_none() {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-            self.port = free.local_addr().expect("an address").port();
-            drop(free);
-            let base =
-                format!("--base-path={}", self.world.path("work").parent().expect("a parent").display());
-            let port = format!("--port={}", self.port);
-            // Not by way of `git`, which would leave it behind when killed.
-            let daemon = Command::new(Path::new(&self.git(&["--exec-path"])).join("git-daemon"))
-                .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1", &base, &port])
-                .env("GIT_CONFIG_COUNT", "1")
-                .env("GIT_CONFIG_KEY_0", "safe.directory")
-                .env("GIT_CONFIG_VALUE_0", "*")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-            self.daemon = Some(daemon.expect("git daemon starts"));
-            for _ in 0..500 {
-                if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-        }
-        format!("git://127.0.0.1:{}/work{rest}", self.port)
-    }
 }
 
 #[test]
@@ -577,6 +398,85 @@ fn repositories_as_contexts() {
     assert!(kept.contains_key("x/.git/HEAD"));
     let wrong = repository.file_url("?ref=main&checksum=1234");
     world.rbuild(&["-o", "type=cacheonly", &wrong]).exits(1).says("expected checksum to match 1234");
+    assert!(world.scratch_left().is_empty());
+}
+
+/// An ssh server with a key of its own, and an agent that holds the user's.
+struct Ssh {
+    port: u16,
+    agent: std::path::PathBuf,
+    running: Vec<Child>,
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        for process in &mut self.running {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Ssh {
+    /// `None` where there is no server.
+    fn start(world: &World) -> Option<Self> {
+        if !have("/usr/sbin/sshd") || !have("ssh-agent") {
+            return None;
+        }
+        let path = |name: &str| world.path(name).display().to_string();
+        for name in ["host", "user"] {
+            tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &path(name)]);
+        }
+        // The folder its unprivileged process changes into.
+        std::fs::create_dir_all("/run/sshd").expect("a folder");
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let (host, user, agent) = (path("host"), path("user.pub"), world.path("agent"));
+        let settings = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {user}\nPidFile none\n\
+             StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n"
+        );
+        std::fs::write(world.path("sshd_config"), settings).expect("a file");
+        let start = |command: &str, args: &[&str]| {
+            let mut command = Command::new(command);
+            command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+        };
+        let running = vec![
+            start("/usr/sbin/sshd", &["-D", "-f", &path("sshd_config")]),
+            start("ssh-agent", &["-D", "-a", &path("agent")]),
+        ];
+        let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok() && agent.exists();
+        let mut tries = 0..500;
+        while !ready() && tries.next().is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let mut add = Command::new("ssh-add");
+        let added = add.args(["-q", &path("user")]).env("SSH_AUTH_SOCK", &agent).status();
+        assert!(added.expect("ssh-add starts").success());
+        Some(Self { port, agent, running })
+    }
+}
+
+#[test]
+fn repositories_over_ssh() {
+    let Some(repository) = Repository::new() else { return };
+    let world = World::new();
+    let Some(ssh) = Ssh::start(&world) else { return };
+    let path = repository.world.path("work").display().to_string();
+    let build = |world: &World, context: &str, agent: &Path| {
+        let output = format!("type=local,dest={}", world.path("out").display());
+        let mut command = world.command();
+        command.env("SSH_AUTH_SOCK", agent).args(["--progress", "plain", "-o", &output, context]);
+        command.output().expect("rbuild starts")
+    };
+    let url = format!("ssh://root@127.0.0.1:{}{path}", ssh.port);
+    let built = build(&world, &format!("{url}#side"), &ssh.agent);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert!(world.path("out/x/side").exists() && !world.path("out/x/second").exists());
+    let refused = build(&world, &url, Path::new("/nonexistent"));
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Permission denied"));
     assert!(world.scratch_left().is_empty());
 }
 

@@ -137,7 +137,7 @@ fn a_base_for_another_platform_is_found_where_bases_are_resolved() {
     world.rbuild(&["push", world.path("busybox").to_str().expect("UTF-8"), &base]).success();
     world.dockerfile(&format!("FROM {base}\n"));
     let other = if cfg!(target_arch = "aarch64") { "linux/amd64" } else { "linux/arm64" };
-    let run = world.rbuild(&["--check", "--platform", other]).success();
+    let run = world.rbuild(&["--check", "--platform", other]).exits(1);
     assert!(run.stdout.contains("InvalidBaseImagePlatform"), "{}", run.stdout);
     let run = world.rbuild(&["--check"]).success();
     assert!(run.stdout.contains("no warnings found"), "{}", run.stdout);

@@ -1,6 +1,6 @@
 //! RUN: what a step sees, what it leaves, what becomes of it when it fails.
 
-use crate::support::{World, can_run};
+use crate::support::{Image, Run, World, can_run, have, tool};
 use serde_json::json;
 
 #[test]
@@ -67,26 +67,59 @@ fn a_step_cannot_change_the_kernel_of_the_host() {
     world.build_layout("out", &["--network", "none"]);
 }
 
+/// As in a pod that was given CAP_SYS_ADMIN and not CAP_NET_ADMIN.
+#[test]
+fn a_step_without_network_wants_no_capability_for_it() {
+    let world = World::new();
+    if !can_run(&world) || !have("setpriv") {
+        return;
+    }
+    world.dockerfile("FROM busybox\nRUN --network=none cat /proc/net/dev > /interfaces && cat /sys/class/net/lo/operstate\n");
+    let rbuild = world.command();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set", "-net_admin", "--"]).arg(rbuild.get_program()).env_clear();
+    for (name, value) in rbuild.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let layout = world.path("out");
+    command.current_dir(world.context()).args(["--isolation", "namespaces", "--progress", "plain"]);
+    command.args(["--build-context", &world.busybox().expect("checked"), "--output"]);
+    command.arg(format!("type=oci,dest={},tar=false", layout.display())).arg(".");
+    Run::of(command.output().expect("setpriv starts")).success();
+    let interfaces = Image::open(&layout).entry(1, "interfaces").content;
+    let names: Vec<&str> = interfaces.lines().skip(2).filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names.iter().map(|name| name.trim()).collect::<Vec<_>>(), ["lo"]);
+}
+
+/// The C library does it through /proc, and takes a missing /proc for a system that cannot: tar then leaves folders as
+/// it made them.
+#[test]
+fn modes_are_set_without_following_links() {
+    let world = World::new();
+    if !can_run(&world) || !have("cc") {
+        return;
+    }
+    let program = "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <sys/stat.h>\n\
+        int main(int n, char **a) { return fchmodat(AT_FDCWD, a[n - 1], 02750, AT_SYMLINK_NOFOLLOW) != 0; }\n";
+    let source = world.path("lchmod.c");
+    std::fs::write(&source, program).expect("a source");
+    let output = world.file("lchmod", "");
+    tool("cc", &["-static", "-o", &output.display().to_string(), &source.display().to_string()]);
+    world.dockerfile("FROM busybox\nCOPY lchmod /bin/\nRUN mkdir /made && lchmod /made\n");
+    for isolation in ["namespaces", "userns", "chroot"] {
+        let image = world.build_layout(isolation, &["--no-cache", "--isolation", isolation]);
+        assert_eq!(image.entry(2, "made").mode, 0o2750, "{isolation}");
+    }
+}
+
 #[test]
 fn a_failing_step_says_which_and_why() {
     let world = World::new();
     if !can_run(&world) {
         return;
     }
-    let busybox = world.busybox().expect("checked");
     world.dockerfile("FROM busybox\n\nRUN echo before; echo 'cause of death' >&2; exit 7\n");
-    let args = [
-        "--build-context",
-        &busybox,
-        "--progress",
-        "plain",
-        "--network",
-        "none",
-        "--output",
-        "type=cacheonly",
-        ".",
-    ];
-    let run = world.rbuild(&args).exits(1);
+    let run = world.run_steps().exits(1);
     let run = run.says("cause of death").says("Dockerfile:3").says("7");
     assert_eq!(run.stdout, "");
     assert_eq!(world.scratch_left(), Vec::<std::path::PathBuf>::new());
@@ -112,20 +145,8 @@ fn exec_form_runs_without_a_shell_and_finds_no_missing_program() {
     if !can_run(&world) {
         return;
     }
-    let busybox = world.busybox().expect("checked");
     world.dockerfile("FROM busybox\nRUN [\"echo\", \"$HOME\"]\nRUN [\"no-such-program\"]\n");
-    let args = [
-        "--build-context",
-        &busybox,
-        "--progress",
-        "plain",
-        "--network",
-        "none",
-        "--output",
-        "type=cacheonly",
-        ".",
-    ];
-    world.rbuild(&args).exits(1).says("$HOME").says("no-such-program").says("Dockerfile:3");
+    world.run_steps().exits(1).says("$HOME").says("no-such-program").says("Dockerfile:3");
 }
 
 #[test]
@@ -184,10 +205,23 @@ fn a_host_that_cannot_run_says_so_before_the_first_step() {
     world.file("a", "a");
     world.dockerfile("FROM scratch\nCOPY a /\nRUN true\n");
     // An isolation that is not implemented works nowhere.
-    let args = ["--isolation", "chroot", "--progress", "plain", "--output", "type=cacheonly", "."];
-    let run =
-        world.rbuild(&args).exits(4).says("cannot run RUN steps on this host").says("choose the isolation");
+    let args = ["--isolation", "supervised", "--progress", "plain", "--output", "type=cacheonly", "."];
+    let run = world
+        .rbuild(&args)
+        .exits(4)
+        .says("cannot run RUN steps on this host")
+        .says("choose another isolation");
     assert!(!run.stderr.contains("COPY"), "{}", run.stderr);
     world.dockerfile("FROM scratch\nCOPY a /\n");
     world.rbuild(&args).success();
+}
+
+#[test]
+fn a_step_that_a_signal_ends_says_which() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    world.dockerfile("FROM busybox\nRUN kill -9 $$\n");
+    world.run_steps().exits(1).says("was killed by signal 9: exit code: 137").says("Dockerfile:2");
 }

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import concurrent.futures
+import dataclasses
 import json
 import pathlib
 import re
@@ -13,24 +14,19 @@ import sys
 import tarfile
 import tempfile
 
+import calls
 import grammar
 import image
+import known
 
 # Per feature a Dockerfile and a path it makes: what the peer does not do is left out of the generated ones.
 FEATURES = {
     "parents": ("FROM scratch\nCOPY --parents d/f.txt /x/\n", "x/d/f.txt"),
     "exclude": ("FROM scratch\nCOPY --exclude=*.md d /x/\n", "x/f.txt"),
     "unpack": ("FROM scratch\nADD --unpack=false t.tar /x/\n", "x/t.tar"),
+    "security": (f"FROM {grammar.BASE}\nRUN --security=sandbox echo > /made\n", "made"),
     "link": ("FROM scratch\nCOPY dlink/f.txt /d/\nCOPY a.txt /y/\nCOPY --link a.txt /y\n", "y"),
 }
-
-# Differences that were looked into and stay (README.md): a pattern of the line, and the reason.
-KNOWN = [
-    (r"created_by: \"(\|\d+ .*)?HEALTHCHECK ", "the peer's frontend writes HEALTHCHECK's history in an older form"),
-    (r"\| .*invalid user index: -1", "the peer cannot look up names on scratch; frontend 1.26 gives 0:0"),
-    (r"\| .*lstat /\w+: no such file or directory", "the peer did not send the folder that a wildcard without matches lies in"),
-    (r"\| .*\"/(.*/)?(dangling|absolute|outside|loop)\": not found", "the peer's cache key fails on links that lead nowhere"),
-]
 
 
 class Builder:
@@ -38,6 +34,14 @@ class Builder:
 
     def __init__(self, command, timeout):
         self.command, self.timeout = command, timeout
+
+    def document(self, *arguments):
+        """The JSON that a call prints, even one that fails."""
+        done = subprocess.run([*self.command, *map(str, arguments)], stdin=subprocess.DEVNULL, timeout=self.timeout,
+                              capture_output=True, text=True, check=False)
+        if done.returncode < 0 or done.returncode > 128 or "panicked at" in done.stderr:
+            raise ValueError(f"crash: {done.stderr[-300:]}")
+        return json.JSONDecoder().raw_decode(done.stdout)[0] if done.stdout.startswith("{") else None
 
     def call(self, *arguments):
         """Exit status and output. A crash, a panic or no end is an error of its own."""
@@ -62,68 +66,91 @@ class Peer(Builder):
         output = ["-o", f"type=oci,dest={archive}"]
         if self.registry:
             output = ["--push", "-t", f"{self.registry}/differential:{tag}"]
-        verdict, text = self.call(*output, "-f", folder / "Dockerfile", *case.options(), folder / "context")
+        verdict, text = self.call(*output, "-f", folder / "Dockerfile", *case.options(folder), folder / "context")
         if verdict != "accepted":
             return verdict, text, None
         if self.registry:
             return verdict, text, image.from_registry(self.registry, "differential", tag, self.blobs)
         return verdict, text, image.from_archive(archive)
 
-    def lint(self, folder):
-        verdict, text = self.call("--call=check,format=json", "-f", folder / "Dockerfile", folder / "context")
-        found = text[text.find("{"):]
-        report = json.JSONDecoder().raw_decode(found)[0] if found else {}
-        if verdict != "accepted" and "warnings" not in report or report.get("buildError"):
-            return None
-        return {(w["ruleName"], w["location"]["ranges"][0]["start"]["line"]) for w in report.get("warnings") or []
-                if w["ruleName"] != "CopyIgnoredFile" and w.get("location", {}).get("ranges")}
+    def said(self, call, case, folder):
+        return self.document(f"--call={call},format=json", "-f", folder / "Dockerfile", *case.options(folder), folder / "context")
 
 
 class Ours(Builder):
     def build(self, case, folder):
         output = folder / "ours.tar"
-        verdict, text = self.call("build", "-o", f"type=oci,dest={output}", "-f", folder / "Dockerfile", *case.options(), folder / "context")
+        verdict, text = self.call("build", "-o", f"type=oci,dest={output}", "-f", folder / "Dockerfile", *case.options(folder), folder / "context")
         return verdict, text, image.from_archive(output) if verdict == "accepted" else None
 
-    def lint(self, folder):
-        _, text = self.call("parse", "--format", "json", folder / "Dockerfile")
-        report = json.loads(text[text.find("{"):].splitlines()[0])
-        return {(w["rule"], w["start"]) for w in report["lint"]} if report["ok"] else None
+    def said(self, call, case, folder):
+        return self.document("build", f"--call={call},format=json", "-f", folder / "Dockerfile", *case.options(folder), folder / "context")
 
 
-def examined(case, *rest):
-    """compare, where an image that cannot be read is a difference."""
-    try:
-        return compare(case, *rest)
-    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
-        return [f"unreadable: {type(error).__name__}: {error}"], "unreadable"
+@dataclasses.dataclass
+class Outcome:
+    """What came of one case."""
+    verdict: str
+    found: list = dataclasses.field(default_factory=list)
+    reason: str | None = None
+    rules: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
-def compare(case, peer, ours, scratch, with_lint):
-    """The differences of one case, as lines; and the peer's verdict."""
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        folder = pathlib.Path(folder)
-        case.write(folder)
-        theirs, their_text, their_image = peer.build(case, folder)
-        verdict, text, our_image = ours.build(case, folder)
-        found = []
-        if verdict != theirs:
-            found.append(f"verdict: {verdict}, the peer {theirs}")
-            found = [f"{found[0]}  | {line}" for line in last_lines(text if verdict != "accepted" else their_text)] or found
-        elif our_image:
-            found += image.differences(image.config(their_image[0]), image.config(our_image[0]), "config: ")
-            found += image.differences(image.tree(their_image[1]), image.tree(our_image[1]), "tree: ")
-        if with_lint and not found:
-            wanted, got = peer.lint(folder), ours.lint(folder)
-            if wanted is not None and got is not None and wanted != got:
-                found.append(f"lint: missing {sorted(wanted - got)}, unexpected {sorted(got - wanted)}")
-        return found, theirs
+class Comparison:
+    """Both builders, and where they work."""
 
+    def __init__(self, peer, ours, scratch, calls):
+        self.peer, self.ours, self.scratch, self.calls = peer, ours, scratch, calls
 
-def known(found):
-    """The reasons of the differences that are known, and the other differences."""
-    reasons = [next((why for pattern, why in KNOWN if re.search(pattern, line)), None) for line in found]
-    return [why for why in reasons if why], [line for line, why in zip(found, reasons) if not why]
+    def run(self, case):
+        """Compares; a difference that a known cause explains is a reason. What cannot be read is a difference."""
+        try:
+            outcome, verdicts, text = self.compare(case)
+            reasons = self.explain(case, verdicts, text, outcome.found) if outcome.found else None
+            return Outcome(outcome.verdict, [], reasons) if reasons else outcome
+        except (OSError, ValueError, KeyError, tarfile.TarError) as error:
+            return Outcome("unreadable", [f"unreadable: {type(error).__name__}: {error}"])
+
+    def explain(self, case, verdicts, text, found, depth=2):
+        """The known causes without which both builders agree, or none; adds what they differ in then to what is found."""
+        for reason, without in known.variants(case, verdicts, text):
+            again, verdicts, text = self.compare(without)
+            if not again.found and verdicts == ("accepted", "accepted"):
+                return reason
+            # a second cause may have stood behind the first
+            other = self.explain(without, verdicts, text, again.found, depth - 1) if depth > 1 else None
+            if other:
+                return f"{reason}; {other}"
+            found += [f"without «{reason}»: {line}" for line in again.found]
+        return None
+
+    def compare(self, case):
+        with tempfile.TemporaryDirectory(dir=self.scratch, ignore_cleanup_errors=True) as folder:
+            folder = pathlib.Path(folder)
+            case.write(folder)
+            theirs, their_text, their_image = self.peer.build(case, folder)
+            verdict, text, our_image = self.ours.build(case, folder)
+            outcome = Outcome(theirs)
+            if verdict != theirs:
+                why = last_lines(text if verdict != "accepted" else their_text)
+                outcome.found = [f"verdict: {verdict}, the peer {theirs}  | {line}" for line in why or ["no output"]]
+            elif our_image:
+                outcome.found += image.differences(image.config(their_image[0]), image.config(our_image[0]), "config: ")
+                outcome.found += image.differences(image.tree(their_image[1]), image.tree(our_image[1]), "tree: ")
+            for call in self.calls if verdict == theirs else ():
+                self.compare_call(call, case, folder, outcome)
+            return outcome, (verdict, theirs), their_text
+
+    def compare_call(self, call, case, folder, outcome):
+        wanted, got = (builder.said(call, case, folder) for builder in (self.peer, self.ours))
+        if wanted is None or "buildError" in wanted:
+            return
+        if got is None or "buildError" in got:
+            outcome.found.append(f"{call}: refused, the peer accepted")
+            return
+        outcome.found += calls.differences(call, wanted, got)
+        if call == "check":
+            outcome.rules += calls.rules(wanted)
 
 
 def last_lines(text):
@@ -161,7 +188,7 @@ def options():
     p.add_argument("--count", default=100, type=int)
     p.add_argument("--only", type=lambda text: text.split(","), help="replay the cases of these seeds, as 0.17,0.31")
     p.add_argument("--dockerfile", type=pathlib.Path, nargs="+", help="compare these Dockerfiles, with the generated context")
-    p.add_argument("--call", choices=["check"], help="compare lint findings too")
+    p.add_argument("--call", default="", help="compare what --call says too: " + ",".join(calls.CALLS))
     p.add_argument("--lacks", default="", help="features the peer does not know, by comma; default: tried out")
     p.add_argument("--show", action="store_true", help="print the cases and build nothing")
     p.add_argument("--keep", type=pathlib.Path, help="write the cases that differ below this folder")
@@ -189,25 +216,37 @@ def main():
             for case in cases:
                 report(case, [], 0)
             return
-        counts, expected, differing = collections.Counter(), collections.Counter(), 0
+        comparison = Comparison(peer, ours, scratch, [call for call in calls.CALLS if call in given.call.split(",")])
         with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
-            work = pool.map(lambda case: examined(case, peer, ours, scratch, given.call), cases)
-            for case, (found, verdict) in zip(cases, work):
-                counts[verdict] += 1
-                reasons, found = known(found)
-                expected.update(set(reasons))
-                if found:
-                    differing += 1
-                    report(case, found, given.lines)
-                    if given.keep:
-                        shutil.rmtree(given.keep / case.seed, ignore_errors=True)
-                        (given.keep / case.seed).mkdir(parents=True)
-                        case.write(given.keep / case.seed)
-    for why, count in expected.items():
-        print(f"known: {count} cases: {why}")
-    verdicts = ", ".join(f"{n} {verdict} by the peer" for verdict, n in sorted(counts.items()))
-    print(f"{sum(counts.values())} cases ({verdicts}): {differing} differ")
+            outcomes = list(shown(zip(cases, pool.map(comparison.run, cases)), given))
+    differing = summary(outcomes)
     sys.exit(1 if differing else 0)
+
+
+def shown(results, given):
+    """Prints the cases that differ while results come."""
+    for case, outcome in results:
+        if outcome.found:
+            report(case, outcome.found, given.lines)
+            if given.keep:
+                shutil.rmtree(given.keep / case.seed, ignore_errors=True)
+                (given.keep / case.seed).mkdir(parents=True)
+                case.write(given.keep / case.seed)
+        yield outcome
+
+
+def summary(outcomes):
+    """Prints counts; the number of cases that differ."""
+    for reason, count in collections.Counter(outcome.reason for outcome in outcomes if outcome.reason).items():
+        print(f"known: {count} cases: {reason}")
+    rules = sum((outcome.rules for outcome in outcomes), collections.Counter())
+    if rules:
+        print("lint findings of the peer:", ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items())))
+    verdicts = collections.Counter(outcome.verdict for outcome in outcomes)
+    differing = sum(bool(outcome.found) for outcome in outcomes)
+    counts = ", ".join(f"{count} {verdict} by the peer" for verdict, count in sorted(verdicts.items()))
+    print(f"{len(outcomes)} cases ({counts}): {differing} differ")
+    return differing
 
 
 def lacking(peer, scratch):

@@ -1,10 +1,12 @@
 """Built images as comparable values: the config, and the tree that the layers give when laid over each other."""
+import ast
 import collections
 import gzip
 import hashlib
 import io
 import json
 import posixpath
+import re
 import tarfile
 import urllib.request
 
@@ -48,8 +50,26 @@ def from_registry(registry, repository, tag, cache):
 def parts(manifest, blob):
     layers = (blob(layer) for layer in manifest.get("layers") or [])
     return json.loads(blob(manifest["config"])), [
-        gzip.decompress(layer) if layer[:2] == b"\x1f\x8b" else layer for layer in layers
+        # Not gzip.decompress: it copies what is left for each member, and a layer may have hundreds.
+        gzip.GzipFile(fileobj=io.BytesIO(layer)).read() if layer[:2] == b"\x1f\x8b" else layer for layer in layers
     ]
+
+
+OLD_HEALTHCHECK = re.compile(
+    r"^HEALTHCHECK &\{\[(?P<test>(?:\"(?:[^\"\\]|\\.)*\" ?)*)\] " + " ".join(r'"([0-9a-zµ.]+)"' for _ in range(4)) + r" '(?P<retries>(?:[^'\\]|\\.)+)'\}$"
+)
+
+
+def healthcheck(created_by):
+    """HEALTHCHECK's history as frontend 1.26 writes it, from the form of older ones: `&{["CMD" "x"] "5s" … '\\x03'}`."""
+    found = OLD_HEALTHCHECK.match(created_by)
+    if not found:
+        return created_by
+    words = [ast.literal_eval(word) for word in re.findall(r'"(?:[^"\\]|\\.)*"', found["test"])]
+    times = dict(zip(("Interval", "Timeout", "StartPeriod", "StartInterval"), found.groups()[1:5]))
+    fields = [f"Test:[{' '.join(words)}]", *(f"{key}:{value}" for key, value in times.items())]
+    retries = ord(ast.literal_eval(f"'{found['retries']}'"))
+    return "HEALTHCHECK {" + " ".join([*fields, f"Retries:{retries}"]) + "}"
 
 
 def config(raw):
@@ -64,7 +84,7 @@ def config(raw):
         for key in NOT_COMPARED["history"]:
             step.pop(key, None)
         for mark in BUILDER_MARKS:
-            step["created_by"] = step.get("created_by", "").removesuffix(mark)
+            step["created_by"] = healthcheck(step.get("created_by", "").removesuffix(mark))
     return kept
 
 

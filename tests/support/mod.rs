@@ -2,12 +2,16 @@
 
 mod base_image;
 mod docker_registry;
+mod repository;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 pub(crate) use base_image::busybox_layout;
 pub(crate) use docker_registry::Registry;
+pub(crate) use repository::{Repository, SOME_TIME};
+pub(crate) use web::{Answer, Web};
 
 /// A folder with a store, a build context and an environment that holds nothing of the caller's.
 pub(crate) struct World {
@@ -87,6 +91,17 @@ impl World {
         all.push(".");
         self.rbuild(&all).success();
         Image::open(&dest)
+    }
+
+    /// Builds for the sake of the steps, with busybox as a context and without network.
+    pub(crate) fn run_steps(&self) -> Run {
+        let mut all = vec!["--progress", "plain", "--network", "none", "--output", "type=cacheonly"];
+        let busybox = self.busybox();
+        if let Some(busybox) = &busybox {
+            all.extend(["--build-context", busybox.as_str()]);
+        }
+        all.push(".");
+        self.rbuild(&all)
     }
 
     /// Names of everything below the store that is not a blob, an index or a cache entry of its own accord.
@@ -210,6 +225,15 @@ pub(crate) fn can_run(world: &World) -> bool {
         return false;
     }
     is_root("RUN needs root until unprivileged isolation stands")
+}
+
+/// Whether an isolation works here; says so where it does not.
+pub(crate) fn works(world: &World, isolation: &str) -> bool {
+    let works = world.rbuild(&["doctor", "--isolation", isolation]).code == 0;
+    if !works {
+        skipped(&format!("the isolation {isolation} does not work here"));
+    }
+    works
 }
 
 /// Whether the tests run as root; says `why` they should where they do not.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::plan::Emulator;
 
 /// Where the kernel lists its handlers.
-pub(crate) const REGISTERED: &str = "/proc/sys/fs/binfmt_misc";
+pub const REGISTERED: &str = "/proc/sys/fs/binfmt_misc";
 
 /// Bytes of a handler's description that are read; the kernel's are shorter than a page.
 const MAX_ENTRY: u64 = 64 << 10;
@@ -36,7 +36,7 @@ const MACHINES: &[(&str, u8, u8, u16)] = &[
 ];
 
 /// Reads the handlers that are enabled; none where binfmt_misc is not mounted or switched off.
-pub(crate) fn emulators(registered: &Path) -> BTreeMap<String, Emulator> {
+pub fn emulators(registered: &Path) -> BTreeMap<String, Emulator> {
     let mut found = BTreeMap::new();
     let read = |path: &Path| -> Option<String> {
         let mut bytes = Vec::new();

@@ -9,20 +9,22 @@ use rbuild_dockerfile::{Check, Diagnostic, Dockerfile};
 use rbuild_image::{ImageConfig, Platform};
 use rbuild_layers::Store;
 use rbuild_registry::Client;
-use rbuild_sandbox::Cancel;
+use rbuild_sandbox::{Cancel, Secret};
 
 use crate::binfmt;
 use crate::built::Built;
 use crate::context::{ContextDir, KeepGitDir, NamedContext};
+use crate::devices;
 use crate::error::{BuildError, Place};
 use crate::event::Event;
-use crate::execute::{Clock, Executor, ExecutorSettings, OpenedContext, Remotes};
+use crate::execute::{Clock, Executor, ExecutorSettings, HostCredentials, OpenedContext, Remotes};
 use crate::export::{Annotations, Exporter, Output, Outputs, Product};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
 use crate::plan::{self, ImageRequest, JoinedPlan, PlanOptions, Scope};
 use crate::platforms::Platforms;
 use crate::schedule;
+use crate::ssh::SshAgent;
 
 /// How often a cancelled build looks up from waiting for a registry.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
@@ -113,6 +115,18 @@ impl Build {
         self
     }
 
+    /// Gives a secret to the RUN steps that mount it. It is in no layer, no key and no message.
+    pub fn secret(mut self, id: impl Into<String>, value: Secret) -> Self {
+        self.options.secrets.insert(id.into(), value);
+        self
+    }
+
+    /// Lets the RUN steps that mount it ask an agent for signatures.
+    pub fn agent(mut self, id: impl Into<String>, agent: SshAgent) -> Self {
+        self.options.agents.insert(id.into(), agent);
+        self
+    }
+
     /// Writes the result there, beside or instead of pushing its tags (see [`BuildOptions::push`]).
     pub fn output(mut self, output: Output) -> Self {
         self.options.outputs.push(output);
@@ -167,8 +181,7 @@ impl Build {
             cancel: self.cancel.clone(),
         })?);
         let worker = Arc::clone(&executor);
-        let run =
-            tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile.dockerfile.text));
+        let run = tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile));
         let stages = match run.await {
             Ok(result) => result?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -187,7 +200,8 @@ impl Build {
     /// What fetches for this build.
     pub(crate) fn remotes(&self) -> Result<Arc<Remotes>, BuildError> {
         let (store, client) = (self.given_store()?, self.client.clone());
-        Ok(Arc::new(Remotes::new(store, client, self.options.git.clone(), self.cancel.clone())))
+        let credentials = HostCredentials::new(self.options.secrets.clone());
+        Ok(Arc::new(Remotes::new(store, client, self.options.git.clone(), credentials, self.cancel.clone())))
     }
 
     pub(crate) fn given_store(&self) -> Result<Store, BuildError> {
@@ -213,6 +227,19 @@ impl Build {
         let opened = tokio::task::spawn_blocking(move || remotes.open(&source, keep)).await;
         let opened = opened.map_err(|_| BuildError::Cancelled)?;
         opened.map_err(|error| BuildError::fetch(&name, error))
+    }
+
+    /// Opens the context for a look at its Dockerfile, which needs no store where it is a local directory.
+    pub(crate) async fn open_for_reading(&self) -> Result<OpenedContext, BuildError> {
+        match self.options.context.holds_dockerfile() {
+            true => self.open(&self.remotes()?).await,
+            // what the ignore file says, right or wrong, concerns copies alone
+            false => {
+                let open = |dir| ContextDir::open(dir, None).map(Arc::new);
+                let tree = self.options.context.directory().map(open).transpose()?;
+                Ok(OpenedContext { tree, dockerfile: None })
+            }
+        }
     }
 
     /// Opens a context that is a local directory, or none.
@@ -355,6 +382,11 @@ impl Build {
             named_contexts: options.named_contexts.keys().cloned().collect(),
             labels: options.labels.clone(),
             network: options.network,
+            secrets: options.secrets.keys().cloned().collect(),
+            agents: options.agents.keys().cloned().collect(),
+            allow: options.allow.clone(),
+            device_specifications: devices::specifications(&devices::DIRECTORIES),
+            surroundings: options.surroundings.clone(),
             ..PlanOptions::default()
         }
     }

@@ -1,12 +1,15 @@
 //! A look at a Dockerfile without a build: what lint rules find, what it offers.
 
+use std::sync::Arc;
+
 use rbuild_dockerfile::{Diagnostic, Dockerfile, lint};
 use rbuild_image::Platform;
 
-use crate::build::Build;
+use crate::build::{Build, Source};
+use crate::context::ContextDir;
 use crate::error::BuildError;
 use crate::images::Images;
-use crate::plan::{self, Outline, PlanOptions, Scope};
+use crate::plan::{self, JoinedPlan, Outline, PlanOptions, Scope};
 use crate::platforms::Platforms;
 
 /// How the configs of base images are known to a check.
@@ -31,37 +34,19 @@ pub struct Checked {
     pub violation: Option<Diagnostic>,
 }
 
+/// A Dockerfile, its plan, and the context where that is a directory here.
+type Looked = (Source, JoinedPlan, Option<Arc<ContextDir>>);
+
 impl Build {
-    /// Runs every lint rule over all stages, and builds nothing.
+    /// Runs every lint rule over all stages, or those that a given target needs, and builds nothing.
     ///
     /// # Errors
     /// What would keep a build from starting; [`BuildError::Refused`] for a Dockerfile that is wrong.
     pub async fn check(self, bases: Bases) -> Result<Checked, BuildError> {
-        let (context, remotes) = match bases {
-            Bases::Resolve => {
-                let remotes = self.remotes()?;
-                (self.open(&remotes).await?, Some(remotes))
-            }
-            Bases::Assume => (self.open_local()?, None),
-        };
-        let source = self.parse(&context)?;
-        let context = context.tree;
-        let platforms = Platforms::new(&self.options)?;
-        let plan = match remotes {
-            Some(remotes) => {
-                let images = Images::new(&self.options, remotes, self.client.clone());
-                self.plan(&source, &platforms, images, Scope::All).await?.0
-            }
-            None => {
-                let pass = |platform: &Platform| {
-                    let options =
-                        PlanOptions { scope: Scope::All, ..self.plan_options(platform, &platforms) };
-                    let plan = plan::graph(&source.dockerfile, &options)
-                        .and_then(|graph| plan::assume(&source.dockerfile, graph, &options));
-                    plan.map(|plan| (options.platform, plan)).map_err(|error| source.refuse(error.0))
-                };
-                plan::join(platforms.list.iter().map(pass).collect::<Result<_, _>>()?)
-            }
+        let scope = if self.options.target.is_some() { Scope::Look } else { Scope::All };
+        let (source, plan, context) = match bases {
+            Bases::Resolve => self.look(scope).await?,
+            Bases::Assume => self.look_offline(scope)?,
         };
         let ignore = context.as_ref().and_then(|context| context.ignore());
         let mut findings = plan::findings(&source.dockerfile, &plan, ignore);
@@ -72,26 +57,55 @@ impl Build {
         Ok(Checked { name: source.name, dockerfile: source.dockerfile, findings, violation })
     }
 
-    /// Reads the Dockerfile, which must be one that could be built, and returns it with its name for messages.
+    /// Plans over base images that are resolved as for a build.
+    async fn look(&self, scope: Scope) -> Result<Looked, BuildError> {
+        let remotes = self.remotes()?;
+        let context = self.open(&remotes).await?;
+        let source = self.parse(&context)?;
+        let images = Images::new(&self.options, remotes, self.client.clone());
+        let (plan, _) = self.plan(&source, &Platforms::new(&self.options)?, images, scope).await?;
+        Ok((source, plan, context.tree))
+    }
+
+    /// Plans over base images that are not asked for.
+    fn look_offline(&self, scope: Scope) -> Result<Looked, BuildError> {
+        let context = self.open_local()?;
+        let source = self.parse(&context)?;
+        let platforms = Platforms::new(&self.options)?;
+        let pass = |platform: &Platform| {
+            let options = PlanOptions { scope, ..self.plan_options(platform, &platforms) };
+            let plan = plan::graph(&source.dockerfile, &options)
+                .and_then(|graph| plan::assume(&source.dockerfile, graph, &options));
+            plan.map(|plan| (options.platform, plan)).map_err(|error| source.refuse(error.0))
+        };
+        let plan = plan::join(platforms.list.iter().map(pass).collect::<Result<_, _>>()?);
+        Ok((source, plan, context.tree))
+    }
+
+    /// Reads the Dockerfile, which must be one that could be built, and returns it with its name for messages. A context
+    /// that is elsewhere is fetched, which needs a store.
     ///
     /// # Errors
     /// [`BuildError::Dockerfile`], [`BuildError::Refused`]
-    pub fn read(&self) -> Result<(String, Dockerfile), BuildError> {
-        let source = self.parse(&self.open_local()?)?;
+    pub async fn read(&self) -> Result<(String, Dockerfile), BuildError> {
+        let source = self.parse(&self.open_for_reading().await?)?;
         Ok((source.name, source.dockerfile))
     }
 
-    /// Lists what the target takes: arguments, secrets, agents. No image is asked for.
+    /// Lists what the target takes: arguments, secrets, agents; and gives the Dockerfile that says so.
+    ///
+    /// Base images are resolved as for a build: their triggers may take arguments too.
     ///
     /// # Errors
-    /// [`BuildError::Dockerfile`], [`BuildError::Refused`]
-    pub fn outline(&self) -> Result<Outline, BuildError> {
-        let source = self.parse(&self.open_local()?)?;
-        let platforms = Platforms::new(&self.options)?;
-        let first = platforms.list.first().cloned().unwrap_or_else(Platform::host);
-        let graph = plan::graph(&source.dockerfile, &self.plan_options(&first, &platforms));
-        let graph = graph.map_err(|error| source.refuse(error.0))?;
-        Ok(graph.outline(&source.dockerfile, &self.options.build_args))
+    /// What would keep a build from starting; [`BuildError::Refused`] for a Dockerfile that is wrong.
+    pub async fn outline(self) -> Result<(Dockerfile, Outline), BuildError> {
+        let (source, plan, context) = self.look(Scope::Look).await?;
+        let ignore = context.as_ref().and_then(|context| context.ignore());
+        let findings = plan::findings(&source.dockerfile, &plan, ignore);
+        match plan::violation(&source.dockerfile, &findings) {
+            Some(violation) => Err(source.refuse(vec![violation])),
+            None => Ok((source.dockerfile, plan.outline)),
+        }
     }
 }
 

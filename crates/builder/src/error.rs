@@ -6,7 +6,7 @@ use rbuild_dockerfile::{Diagnostic, Span};
 use rbuild_image::StoreError;
 use rbuild_layers::store::StoreDirError;
 use rbuild_registry::CopyError;
-use rbuild_sandbox::Unavailable;
+use rbuild_sandbox::{Isolation, Unavailable};
 use thiserror::Error;
 
 use crate::context::{ContextError, NamedContextError};
@@ -83,6 +83,14 @@ pub enum BuildError {
     /// This host cannot run the steps.
     #[error("cannot run RUN steps on this host")]
     Isolation(#[from] Unavailable),
+    /// A step is to run without confinement where that is what isolates it.
+    #[error(
+        "RUN --security=insecure is not possible in isolation {isolation}, whose filter is what makes it"
+    )]
+    Confinement {
+        /// The isolation in use.
+        isolation: Isolation,
+    },
     /// A step failed.
     #[error(transparent)]
     Step(Box<FailedStep>),
@@ -155,8 +163,8 @@ pub struct FailedStep {
     pub total: usize,
     /// The instruction as it is shown.
     pub display: String,
-    /// The first line of the instruction in the Dockerfile, from 1.
-    pub line: usize,
+    /// The instruction in the Dockerfile.
+    pub place: Place,
     /// Why.
     pub source: StepError,
 }
@@ -216,7 +224,7 @@ impl BuildError {
             | Self::NamedContext(_)
             | Self::Option { .. } => Failure::Usage,
             Self::Resolve(_) | Self::Push { .. } => Failure::Registry,
-            Self::Isolation(_) => Failure::Host,
+            Self::Isolation(_) | Self::Confinement { .. } => Failure::Host,
             Self::Cancelled => Failure::Cancelled,
             Self::Step(failed) => match failed.source {
                 StepError::Fetch { .. } => Failure::Registry,
@@ -258,7 +266,13 @@ mod tests {
             let source =
                 StepError::Fetch { image: "a".into(), store: "/store".into(), source: Box::new(source) };
             let (stage, display) = ("s".to_owned(), "RUN x".to_owned());
-            let failed = FailedStep { stage, number: 1, total: 1, display, line: 1, source };
+            let place = Place {
+                dockerfile: "Dockerfile".to_owned(),
+                text: "RUN x".to_owned(),
+                span: Span::new(0, 5),
+                hint: None,
+            };
+            let failed = FailedStep { stage, number: 1, total: 1, display, place, source };
             assert_eq!(BuildError::Step(Box::new(failed)).failure(), expect);
         };
         check(StoreError::new(StoreErrorKind::Unavailable, "down"), Failure::Registry);

@@ -1,17 +1,18 @@
 //! What a caller says of a build, as plain values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_image::Platform;
-use rbuild_sandbox::Isolation;
+use rbuild_sandbox::{Isolation, Secret};
 
 use crate::context::{Git, GitRef, NamedContext};
 use crate::export::Output;
-use crate::plan::Network;
+use crate::plan::{Entitlement, Network, Surroundings};
+use crate::ssh::SshAgent;
 
 /// The main context of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -196,6 +197,14 @@ pub struct BuildOptions {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// The network of RUN.
     pub network: Network,
+    /// Values of secrets, by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Agents that RUN may ask for signatures, by id.
+    pub agents: BTreeMap<String, SshAgent>,
+    /// What the Dockerfile may ask for beyond what is harmless.
+    pub allow: BTreeSet<Entitlement>,
+    /// Hosts and limits of RUN.
+    pub surroundings: Surroundings,
     /// Whether results of earlier builds are used.
     pub cache: CacheUse,
     /// Whether names in the store are looked up again.

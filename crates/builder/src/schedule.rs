@@ -3,21 +3,24 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rbuild_dockerfile::line_col;
 use rbuild_image::{History, Image};
 
-use crate::error::{BuildError, FailedStep};
+use crate::build::Source;
+use crate::error::{self, BuildError, FailedStep};
 use crate::event::{Event, StepId};
 use crate::execute::{Executor, Lookup, Made, Stage, StepError, Task};
-use crate::plan::{Base, JoinedPlan, PlannedStage, Step, StepKind};
+use crate::plan::{Base, JoinedPlan, PlannedStage, Security, Step, StepKind};
 
 /// Runs every stage of a plan and returns the targets, their configs complete.
 ///
-/// Blocks. `text` is the Dockerfile's, for line numbers.
-pub(crate) fn run(executor: &Executor, plan: &JoinedPlan, text: &str) -> Result<Vec<Stage>, BuildError> {
-    let runs = |step: &Step| matches!(step.kind, StepKind::Run(_));
-    let has_run = plan.stages.iter().any(|stage| stage.steps.iter().any(runs));
-    let mut schedule = Schedule { executor, text, next: 0, done: Vec::new(), has_run };
+/// Blocks. `source` is what was planned, for the places of failures.
+pub(crate) fn run(executor: &Executor, plan: &JoinedPlan, source: &Source) -> Result<Vec<Stage>, BuildError> {
+    let runs: fn(&Step) -> bool = |step| matches!(step.kind, StepKind::Run(_));
+    let insecure: fn(&Step) -> bool =
+        |step| matches!(&step.kind, StepKind::Run(run) if run.security == Security::Insecure);
+    let any = |is: fn(&Step) -> bool| plan.stages.iter().flat_map(|stage| &stage.steps).any(is);
+    let (has_run, is_insecure) = (any(runs), any(insecure));
+    let mut schedule = Schedule { executor, source, next: 0, done: Vec::new(), has_run, is_insecure };
     for planned in &plan.stages {
         let stage = schedule.stage(planned)?;
         schedule.done.push(stage);
@@ -35,12 +38,14 @@ pub(crate) fn run(executor: &Executor, plan: &JoinedPlan, text: &str) -> Result<
 
 struct Schedule<'a> {
     executor: &'a Executor,
-    text: &'a str,
+    source: &'a Source,
     /// The number of the next step that is shown.
     next: usize,
     done: Vec<Stage>,
     /// Whether any step of the plan is a RUN.
     has_run: bool,
+    /// Whether any is to run without confinement.
+    is_insecure: bool,
 }
 
 /// A step that is shown, and its place.
@@ -115,7 +120,10 @@ impl Schedule<'_> {
         let found = self.executor.look_up(task, stage);
         // A build that cannot run its RUN steps says so before it makes anything; one that is all cached never asks.
         if self.has_run && matches!(found, Ok(Lookup::Miss(_))) {
-            self.executor.sandbox()?;
+            let sandbox = self.executor.sandbox()?;
+            if self.is_insecure && !sandbox.lifts_confinement() {
+                return Err(BuildError::Confinement { isolation: sandbox.isolation() });
+            }
         }
         self.executor.emit(Event::StepStarted {
             id,
@@ -154,7 +162,12 @@ impl Schedule<'_> {
                 number: place.number,
                 total: place.total,
                 display: step.display.clone(),
-                line: line_col(self.text, step.span.start).0,
+                place: error::Place {
+                    dockerfile: self.source.name.clone(),
+                    text: self.source.dockerfile.text.clone(),
+                    span: step.span,
+                    hint: None,
+                },
                 source,
             })),
         }

@@ -191,6 +191,7 @@ async fn a_run_step_changes_the_rootfs_and_tells_how_it_failed() {
     let error = bench.run("store", failing).await.expect_err("it exits with 7");
     let BuildError::Step(failed) = error else { panic!("{error}") };
     let StepError::Exit { code, output, .. } = &failed.source else { panic!("{failed}") };
-    assert_eq!((*code, failed.line), (7, 4));
+    let line = rbuild_dockerfile::line_col(&failed.place.text, failed.place.span.start).0;
+    assert_eq!((*code, line), (7, 4));
     assert_eq!(output, &["last words"]);
 }

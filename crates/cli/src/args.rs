@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Images(ImagesArgs),
     /// Show manifest and config of an image
     Inspect(InspectArgs),
+    /// Show what this host allows, and what would allow more
+    Doctor(DoctorArgs),
     /// Show the version
     Version,
 }
@@ -137,10 +139,6 @@ pub(crate) struct BuildArgs {
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
 
-    /// Network of RUN steps
-    #[arg(long, value_enum, default_value_t = NetworkMode::Default)]
-    pub(crate) network: NetworkMode,
-
     /// How progress is shown on standard error
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
     pub(crate) progress: ProgressMode,
@@ -165,20 +163,50 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "METHOD[,format=FORMAT]")]
     pub(crate) call: Option<String>,
 
-    /// How RUN steps are isolated; default: the strongest that works here
-    #[arg(long, value_name = "NAME")]
-    pub(crate) isolation: Option<String>,
-
     /// How many steps may run at the same time at most
     #[arg(long, value_name = "COUNT")]
     pub(crate) jobs: Option<usize>,
 
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
     #[command(flatten)]
     pub(crate) refused: RefusedArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+/// What RUN steps get, and may do.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "RUN")]
+pub(crate) struct RunArgs {
+    /// Network of RUN steps
+    #[arg(long, value_enum, default_value_t = NetworkMode::Default)]
+    pub(crate) network: NetworkMode,
+    /// Give a secret to the steps that mount it: id=ID[,src=FILE|,env=NAME] (repeatable)
+    #[arg(long, value_name = "id=ID,…")]
+    pub(crate) secret: Vec<String>,
+    /// Let the steps that mount it ask an SSH agent: default, or ID=SOCKET (repeatable)
+    #[arg(long, value_name = "ID[=SOCKET]", num_args = 0..=1, default_missing_value = "default")]
+    pub(crate) ssh: Vec<String>,
+    /// Add a line to /etc/hosts of the steps (repeatable)
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub(crate) add_host: Vec<String>,
+    /// Limit a resource of the steps, as nofile=1024:2048 (repeatable)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+    /// Size of /dev/shm, as 128m; default: 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Let the Dockerfile ask for network.host, security.insecure or device (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow: Vec<String>,
+    /// How RUN steps are isolated; default: the strongest that works here
+    #[arg(long, value_name = "NAME")]
+    pub(crate) isolation: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cgroup_parent: Option<String>,
 }
 
 /// Options of docker's that are understood well enough to be refused by name.
@@ -193,15 +221,7 @@ pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) load: bool,
     #[arg(long, hide = true)]
-    pub(crate) add_host: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) secret: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "default")]
-    pub(crate) ssh: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) attest: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) allow: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) cache_from: Vec<String>,
     #[arg(long, hide = true)]
@@ -336,10 +356,24 @@ pub(crate) struct InspectArgs {
     pub(crate) registry: RegistryArgs,
 }
 
+/// `rbuild doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// text: a page; json: one object
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Fail with code 4 when this isolation does not work here
+    #[arg(long, value_name = "NAME")]
+    pub(crate) isolation: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
 /// Values of `--network`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkMode {
     /// The network of this host
+    #[default]
     Default,
     /// Loopback only
     None,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use rbuild_builder::execute::StepError;
-use rbuild_builder::{BuildError, FailedStep, Failure as BuildFailure};
+use rbuild_builder::{BuildError, FailedStep, Failure as BuildFailure, Place};
 use rbuild_dockerfile::line_col;
 use rbuild_image::{LayoutError, StoreError, StoreErrorKind};
 use rbuild_layers::store::StoreDirError;
@@ -24,26 +24,6 @@ pub(crate) const REGISTRY: u8 = 3;
 /// This host cannot do what it was asked.
 pub(crate) const HOST: u8 = 4;
 
-/// A failure of a build step, and the Dockerfile it has a place in.
-#[derive(Debug)]
-pub(crate) struct InDockerfile {
-    pub(crate) name: String,
-    pub(crate) text: String,
-    pub(crate) step: Box<FailedStep>,
-}
-
-impl fmt::Display for InDockerfile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.step.fmt(f)
-    }
-}
-
-impl std::error::Error for InDockerfile {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.step.source()
-    }
-}
-
 /// What is shown of an error.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -59,12 +39,11 @@ impl Failure {
     /// Finds code and hints among an error's causes.
     pub(crate) fn of(error: &anyhow::Error, colour: Colour) -> Self {
         let mut failure = Self { code: BUILD, message: chain(error), excerpt: None, hints: Vec::new() };
-        if let Some(located) = error.downcast_ref::<InDockerfile>() {
-            failure.code = step_code(&located.step.source);
-            failure.excerpt = Some(step_excerpt(located, colour));
-        }
         if let Some(built) = error.downcast_ref::<BuildError>() {
             failure.code = code(built);
+        }
+        if let Some(BuildError::Step(step)) = error.downcast_ref() {
+            failure.excerpt = Some(step_excerpt(step, colour));
         }
         if let Some(place) = error.downcast_ref().and_then(BuildError::place) {
             let line = line_col(&place.text, place.span.start).0;
@@ -92,8 +71,8 @@ impl Failure {
 }
 
 /// Draws what a failed step wrote last, and its place in the Dockerfile.
-fn step_excerpt(located: &InDockerfile, colour: Colour) -> String {
-    let InDockerfile { name, text, step } = located;
+fn step_excerpt(step: &FailedStep, colour: Colour) -> String {
+    let Place { dockerfile, text, span, .. } = &step.place;
     let (output, message) = match &step.source {
         StepError::Exit { output, code, .. } => (output.as_slice(), format!("exit code: {code}")),
         other => ([].as_slice(), other.to_string()),
@@ -103,16 +82,9 @@ fn step_excerpt(located: &InDockerfile, colour: Colour) -> String {
         let output: String = output.iter().map(|line| format!("  {}\n", printable(line))).collect();
         drawn = format!("last output of {}:\n{output}\n", one_line(&step.display));
     }
-    drawn.extend(diagnostic::excerpt(name, text, step.line, &message, colour));
+    let line = line_col(text, span.start).0;
+    drawn.extend(diagnostic::excerpt(dockerfile, text, line, &message, colour));
     drawn
-}
-
-/// The exit code of a failed step.
-fn step_code(error: &StepError) -> u8 {
-    match error {
-        StepError::Fetch { .. } => REGISTRY,
-        _ => BUILD,
-    }
 }
 
 /// The exit code of a failed build.
@@ -242,7 +214,12 @@ mod tests {
             number: 1,
             total: 2,
             display: "RUN make".to_owned(),
-            line: 2,
+            place: Place {
+                dockerfile: "Dockerfile".to_owned(),
+                text: "FROM scratch\nRUN make\n".to_owned(),
+                span: rbuild_dockerfile::Span::new(13, 21),
+                hint: None,
+            },
             source: StepError::Exit {
                 command: "/bin/sh -c make".to_owned(),
                 code: 2,
@@ -250,7 +227,6 @@ mod tests {
                 output: vec!["no rule\u{1b}[0m".to_owned()],
             },
         };
-        let text = "FROM scratch\nRUN make\n".to_owned();
         let expect = "last output of RUN make:
   no rule
 
@@ -260,11 +236,7 @@ mod tests {
   | ^^^^^^^^ exit code: 2
 error: [build 1/2] RUN make: `/bin/sh -c make` did not complete successfully: exit code: 2
 ";
-        check(
-            InDockerfile { name: "Dockerfile".to_owned(), text, step: Box::new(step) }.into(),
-            BUILD,
-            expect,
-        );
+        check(BuildError::Step(Box::new(step)).into(), BUILD, expect);
     }
 
     #[test]

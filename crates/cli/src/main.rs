@@ -41,6 +41,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             let verdict = commands::parse::run(&args, colour(&io::stdout()))?;
             return Ok(code(verdict, failure::BUILD));
         }
+        Verb::Doctor(args) => commands::doctor::run(&args)?,
         Verb::Version => commands::version::run()?,
         verb => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -56,6 +57,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 fn code(verdict: Verdict, rejected: u8) -> ExitCode {
     match verdict {
         Verdict::Accepted => ExitCode::SUCCESS,
+        Verdict::Warned => ExitCode::from(failure::BUILD),
         Verdict::Rejected => ExitCode::from(rejected),
     }
 }
@@ -73,7 +75,7 @@ async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Push(args) => interrupt::or_interrupted(commands::push::run(args)).await,
         Verb::Images(args) => interrupt::or_interrupted(commands::images::run(args)).await,
         Verb::Inspect(args) => interrupt::or_interrupted(commands::inspect::run(args)).await,
-        Verb::Parse(_) | Verb::Version => Ok(()),
+        Verb::Parse(_) | Verb::Doctor(_) | Verb::Version => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@
 //! The behaviour is that of Go's `github.com/moby/patternmatcher`, its oddities included: what is accepted as a pattern
 //! is what `filepath.Match` accepts, what it means is what the regular expression made from it means.
 
+use crate::ignore_path::Subject;
 use crate::ignore_pattern::Pattern;
 
 /// Longest line in bytes.
@@ -34,6 +35,12 @@ pub struct IgnoreFile {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParentMatch {
     matched: Vec<bool>,
+}
+
+impl ParentMatch {
+    fn has(&self, index: usize) -> bool {
+        self.matched.get(index).copied().unwrap_or(false)
+    }
 }
 
 /// Why an ignore file cannot be used.
@@ -138,28 +145,33 @@ impl IgnoreFile {
         if clean(path) == "." {
             return false;
         }
-        let parents = parents(path);
-        let mut ignored = false;
-        for pattern in &self.patterns {
-            // Only a pattern that could change the answer is looked at.
-            if pattern.exclusion != ignored {
-                continue;
-            }
-            if pattern.matches(path) || parents.iter().any(|parent| pattern.matches(parent)) {
-                ignored = !pattern.exclusion;
-            }
-        }
-        ignored
+        let (parents, path) = (parents(path), Subject::new(path));
+        let parents: Vec<_> = parents.iter().map(|parent| Subject::new(parent)).collect();
+        let found = |pattern: &&Pattern| {
+            pattern.matches(&path) || parents.iter().any(|parent| pattern.matches(parent))
+        };
+        // The last pattern that matches decides.
+        self.patterns.iter().rev().find(found).is_some_and(|pattern| !pattern.exclusion)
+    }
+
+    /// Tells whether a path is ignored, given what is known of its parent.
+    #[must_use]
+    pub fn is_ignored_below(&self, path: &str, parent: &ParentMatch) -> bool {
+        let path = Subject::new(path);
+        let mut patterns = self.patterns.iter().enumerate().rev();
+        let found = patterns.find(|(index, pattern)| parent.has(*index) || pattern.matches(&path));
+        found.is_some_and(|(_, pattern)| !pattern.exclusion)
     }
 
     /// Tells whether a path is ignored, given what is known of its parent, and what its own children need to know.
     #[must_use]
     pub fn matches(&self, path: &str, parent: &ParentMatch) -> (bool, ParentMatch) {
+        let path = Subject::new(path);
         let mut ignored = false;
         let mut matched = Vec::with_capacity(self.patterns.len());
         for (index, pattern) in self.patterns.iter().enumerate() {
-            let above = parent.matched.get(index).copied().unwrap_or(false);
-            let found = above || (pattern.exclusion == ignored && pattern.matches(path));
+            // A pattern that could not change the answer is not looked at.
+            let found = parent.has(index) || (pattern.exclusion == ignored && pattern.matches(&path));
             matched.push(found);
             if found {
                 ignored = !pattern.exclusion;
@@ -251,7 +263,9 @@ mod tests {
             }
             state = next;
         }
-        file.matches(path, &state).0
+        let ignored = file.matches(path, &state).0;
+        assert_eq!(file.is_ignored_below(path, &state), ignored, "{path:?}");
+        ignored
     }
 
     #[test]

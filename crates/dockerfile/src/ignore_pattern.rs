@@ -1,5 +1,7 @@
 //! One pattern of an ignore file.
 
+use crate::ignore_path::{PathPattern, Subject};
+
 /// A compiled pattern.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
@@ -16,8 +18,8 @@ enum Form {
     Prefix(String),
     /// `**text`: everything that ends with the text.
     Suffix(String),
-    /// Everything else.
-    Tokens(Tokens),
+    /// Everything else: by its components, where it has such, else by its tokens.
+    Tokens(Option<PathPattern>, Tokens),
 }
 
 /// Literal text, tokens, literal text; the tokens match what lies between.
@@ -31,7 +33,7 @@ struct Tokens {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+pub(crate) enum Token {
     Char(char),
     /// `?`: one character but a slash.
     One,
@@ -50,13 +52,13 @@ enum Token {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Class {
+pub(crate) struct Class {
     negated: bool,
     ranges: Vec<(char, char)>,
 }
 
 impl Class {
-    fn holds(&self, c: char) -> bool {
+    pub(crate) fn holds(&self, c: char) -> bool {
         self.ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != self.negated
     }
 }
@@ -69,12 +71,17 @@ impl Pattern {
     }
 
     /// Tells whether the pattern matches this path, parents not considered.
-    pub(crate) fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &Subject<'_>) -> bool {
         match &self.form {
-            Form::Exact(text) => path == text,
-            Form::Prefix(text) => path.starts_with(text.as_str()),
-            Form::Suffix(text) => path.ends_with(text.as_str()) || text.strip_prefix('/') == Some(path),
-            Form::Tokens(tokens) => tokens.matches(path),
+            Form::Exact(text) => path.text == text,
+            Form::Prefix(text) => path.text.starts_with(text.as_str()),
+            Form::Suffix(text) => {
+                path.text.ends_with(text.as_str()) || text.strip_prefix('/') == Some(path.text)
+            }
+            Form::Tokens(by_component, tokens) => {
+                let told = by_component.as_ref().and_then(|pattern| pattern.matches(path));
+                told.unwrap_or_else(|| tokens.matches(path.text))
+            }
         }
     }
 
@@ -88,7 +95,7 @@ impl Pattern {
             Form::Exact(text) => text.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/')),
             Form::Prefix(text) => below(text),
             Form::Suffix(_) => true,
-            Form::Tokens(tokens) => {
+            Form::Tokens(_, tokens) => {
                 let depth = directory.matches('/').count();
                 tokens.slashes.is_none_or(|slashes| slashes > depth) && below(&tokens.head)
             }
@@ -110,7 +117,7 @@ impl Form {
             rest if is_literal(rest) && literal => return Some(Self::Exact(text.to_owned())),
             _ => {}
         }
-        Some(Self::Tokens(Tokens::new(tokens)))
+        Some(Self::Tokens(PathPattern::new(&tokens), Tokens::new(tokens)))
     }
 }
 
@@ -335,4 +342,31 @@ fn class_member(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<
         _ => {}
     }
     chars.peek().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(pieces: &'static [&'static str], count: usize) -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(pieces), 1..count).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn components_and_tokens_agree(
+            pattern in text(&["a", "b", "ab", "/", "*", "**", "**/", "/**", "?", "[ab]", "[^a]", "\\*", "é"], 8),
+            path in text(&["a", "b", "ab", "/", "/", "*", "é", "\n"], 10),
+        ) {
+            let tokens = tokenize(&pattern).map(|(tokens, _)| (PathPattern::new(&tokens), Tokens::new(tokens)));
+            if let Some((Some(by_component), tokens)) = tokens
+                && let Some(told) = by_component.matches(&Subject::new(&path))
+            {
+                prop_assert_eq!(told, tokens.matches(&path), "{:?} on {:?}", pattern, path);
+            }
+        }
+    }
 }

@@ -5,14 +5,33 @@
 /// A name that equals `name` but for its case is no suggestion, nor is any when `name` is one of the candidates.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
+    let most = name.chars().count().saturating_sub(1).min(MAX_EDITS);
+    let candidates = candidates.into_iter().map(|candidate| (candidate.to_lowercase(), candidate));
+    nearest_within(most, &name, candidates)
+}
+
+/// Returns the variable nearest to `name` as lint messages name it: case counts, and a name may be as short as it likes.
+pub fn nearest_variable<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let candidates = candidates.into_iter().map(|candidate| (candidate.to_owned(), candidate));
+    nearest_within(MAX_EDITS, name, candidates)
+}
+
+/// Most edits between a name and what is suggested for it.
+const MAX_EDITS: usize = 2;
+
+/// Compares a name with the first of each pair; of equally near ones the first counts.
+fn nearest_within<'a>(
+    most: usize,
+    name: &str,
+    candidates: impl Iterator<Item = (String, &'a str)>,
+) -> Option<&'a str> {
     let mut best: Option<(usize, &str)> = None;
-    for candidate in candidates {
-        let lower = candidate.to_lowercase();
-        if lower == name {
+    for (compared, candidate) in candidates {
+        if compared == name {
             return None;
         }
-        let edits = distance(&name, &lower);
-        if edits < 3 && edits < name.chars().count() && best.is_none_or(|(fewest, _)| edits < fewest) {
+        let edits = distance(name, &compared);
+        if edits <= most && best.is_none_or(|(fewest, _)| edits < fewest) {
             best = Some((edits, candidate));
         }
     }
@@ -43,7 +62,7 @@ fn distance(left: &str, right: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{nearest, nearest_variable};
 
     #[test]
     fn names_within_two_edits_are_suggested() {
@@ -58,5 +77,17 @@ mod tests {
         check("VARIANT", &["VARIAN", "VARIANTS"], Some("VARIAN"));
         check("z", &["id"], None);
         check("", &["ab", "abc"], None);
+    }
+
+    #[test]
+    fn variables_are_compared_as_written() {
+        let check = |name: &str, candidates: &[&'static str], expect: Option<&str>| {
+            assert_eq!(nearest_variable(name, candidates.iter().copied()), expect, "{name}");
+        };
+        check("PAHT", &["PATH"], Some("PATH"));
+        check("paht", &["PATH"], None);
+        check("ZZ", &["PATH", "GO", "X"], Some("GO"));
+        check("N", &["A", "B"], Some("A"));
+        check("A", &["B", "A"], None);
     }
 }

@@ -1,14 +1,16 @@
 //! What one layer says, as a value: [`Changes`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::ops::Bound;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::directory::Directory;
 use crate::meta::Meta;
 use crate::root::{Root, RootError, normal};
 use crate::view::View;
@@ -98,13 +100,17 @@ impl Content {
     /// # Errors
     /// The file is gone, is not a regular file any more, or cannot be read.
     pub fn open(&self) -> Result<ContentReader, RootError> {
+        self.open_with(&mut Opener::default())
+    }
+
+    fn open_with(&self, opener: &mut Opener) -> Result<ContentReader, RootError> {
         let source = match self {
             Self::None => Source::Bytes(Bytes::new()),
             Self::Bytes(bytes) => Source::Bytes(bytes.clone()),
             Self::Path { root, path } => {
                 let open = match (path.parent(), path.file_name()) {
                     (Some(parent), Some(name)) => {
-                        root.exact(parent).and_then(|directory| directory.open_file(name))
+                        opener.directory(root, parent).and_then(|directory| directory.open_file(name))
                     }
                     _ => Err(rustix::io::Errno::ISDIR),
                 };
@@ -119,6 +125,30 @@ impl Content {
             }
         };
         Ok(ContentReader { source, position: 0, next: 0 })
+    }
+}
+
+/// Opens contents one after another. Those that follow each other in the order of [`Changes`] share a directory, which
+/// stays open from one to the next.
+#[derive(Debug, Default)]
+pub struct Opener(Option<(Root, PathBuf, Directory)>);
+
+impl Opener {
+    /// Does what [`Content::open`] does.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open(&mut self, content: &Content) -> Result<ContentReader, RootError> {
+        content.open_with(self)
+    }
+
+    fn directory(&mut self, root: &Root, path: &Path) -> rustix::io::Result<&Directory> {
+        let last = self.0.take().filter(|(of, last, _)| of.is(root) && last.as_os_str() == path.as_os_str());
+        let open = match last {
+            Some(open) => open,
+            None => (root.clone(), path.to_owned(), root.exact(path)?),
+        };
+        Ok(&self.0.insert(open).2)
     }
 }
 
@@ -139,14 +169,39 @@ enum Source {
 }
 
 impl ContentReader {
-    /// Copies all bytes into a file, inside the kernel where it can, and returns how many they were.
+    /// Copies all bytes into an empty file, inside the kernel where it can, and returns how many they were. Holes
+    /// stay holes.
     pub(crate) fn copy_to(&mut self, target: &mut File) -> io::Result<u64> {
-        match &mut self.source {
-            // copy_file_range(2), or a reflink by it
-            Source::File(file) => io::copy(file, target),
-            _ => io::copy(self, target),
+        let Source::File(file) = &mut self.source else { return io::copy(self, target) };
+        let attributes = file.metadata()?;
+        if attributes.blocks().saturating_mul(512) < attributes.len() {
+            return copy_data(file, target, attributes.len());
         }
+        // copy_file_range(2), or a reflink by it
+        io::copy(file, target)
     }
+}
+
+/// Copies the parts of a file that hold data.
+fn copy_data(file: &File, target: &File, length: u64) -> io::Result<u64> {
+    use rustix::fs::{SeekFrom, seek};
+    target.set_len(length)?;
+    let mut position = 0;
+    while position < length {
+        let start = match seek(file, SeekFrom::Data(position)) {
+            // nothing but a hole is left
+            Err(rustix::io::Errno::NXIO) => break,
+            start => start?,
+        };
+        let end = seek(file, SeekFrom::Hole(start))?;
+        seek(file, SeekFrom::Start(start))?;
+        seek(target, SeekFrom::Start(start))?;
+        if io::copy(&mut file.take(end - start), &mut &*target)? != end - start {
+            return Ok(start);
+        }
+        position = end;
+    }
+    Ok(length)
 }
 
 impl Read for ContentReader {
@@ -220,6 +275,14 @@ impl Changes {
         self.entries.remove(path.as_ref())
     }
 
+    /// Takes out what the layer says of `path` and of everything below it, and returns it in order.
+    pub fn remove_below(&mut self, path: &Path) -> Vec<(PathBuf, Entry)> {
+        let below = self.entries.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
+        let below: Vec<_> = below.map(|(at, _)| at).take_while(|at| at.starts_with(path)).cloned().collect();
+        let taken = below.into_iter().filter_map(|at| self.entries.remove_entry(&at));
+        taken.collect()
+    }
+
     /// Takes out what the layer says of a path and of everything below it.
     pub(crate) fn remove_tree(&mut self, path: &Path) {
         for path in self.below(path) {
@@ -259,23 +322,34 @@ impl Changes {
     /// # Errors
     /// The view cannot be read.
     pub fn with_parents(mut self, view: &View) -> Result<Self, RootError> {
-        let mut missing = BTreeMap::new();
+        for parent in self.missing_parents() {
+            let meta = view.metadata(&parent)?.filter(Meta::is_dir);
+            self.entries.insert(parent, Entry::node(meta.unwrap_or_else(Meta::default_directory)));
+        }
+        Ok(self)
+    }
+
+    /// Returns every ancestor directory that has no entry, in order. The root itself is not one.
+    pub fn missing_parents(&self) -> BTreeSet<PathBuf> {
+        let mut missing = BTreeSet::new();
+        let mut last = Path::new("");
         for path in self.entries.keys() {
+            let parent = path.parent().unwrap_or(last);
+            if parent.as_os_str() == last.as_os_str() {
+                continue;
+            }
+            last = parent;
             for parent in path.ancestors().skip(1) {
+                // the ancestors of an entry are listed when it is its own turn
                 if parent.as_os_str().is_empty()
                     || self.entries.contains_key(parent)
-                    || missing.contains_key(parent)
+                    || !missing.insert(parent.to_owned())
                 {
-                    // the ancestors of an entry are listed when it is its own turn
                     break;
                 }
-                let meta = view.metadata(parent)?.filter(Meta::is_dir);
-                let meta = meta.unwrap_or_else(Meta::default_directory);
-                missing.insert(parent.to_owned(), Entry::node(meta));
             }
         }
-        self.entries.extend(missing);
-        Ok(self)
+        missing
     }
 
     /// Moves every entry, and the targets of hard links, below `destination`.
@@ -350,6 +424,35 @@ mod tests {
         assert_eq!(paths(&changes), ["a", "a/b", "a/b/c", "n", "n/m"]);
         assert_eq!(changes.get("a/b").unwrap().meta(), view.metadata(Path::new("a/b")).unwrap().as_ref());
         assert_eq!(changes.get("n").unwrap().meta(), Some(&Meta::default_directory()));
+    }
+
+    #[test]
+    fn subtrees_are_taken_out_whole() {
+        let mut changes: Changes = ["a", "a/b", "a/b/c", "a.txt", "ab"]
+            .map(|path| (path.into(), Entry::Whiteout))
+            .into_iter()
+            .collect();
+        let taken: Vec<_> = changes.remove_below(Path::new("a")).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(taken, ["a", "a/b", "a/b/c"].map(PathBuf::from));
+        assert_eq!(paths(&changes), ["a.txt", "ab"]);
+    }
+
+    #[test]
+    fn an_opener_tells_directories_and_trees_apart() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut opener = Opener::default();
+        for (tree, path) in [(&one, "d/f"), (&one, "d/g"), (&other, "d/f"), (&other, "f"), (&one, "d/f")] {
+            let at = tree.path().join(path);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(&at, at.as_os_str().as_encoded_bytes()).unwrap();
+            let root = Root::open(tree.path()).unwrap();
+            for root in [root.clone(), root] {
+                let mut read = Vec::new();
+                let content = Content::Path { root, path: path.into() };
+                opener.open(&content).unwrap().read_to_end(&mut read).unwrap();
+                assert_eq!(read, at.as_os_str().as_encoded_bytes());
+            }
+        }
     }
 
     #[test]

@@ -12,16 +12,18 @@ use rustix::io::Errno;
 use crate::change::{Changes, Content, Entry};
 use crate::directory::{Directory, Status};
 use crate::meta::{Kind, Meta};
-use crate::root::{Root, RootError};
+use crate::root::{FileId, Root, RootError};
+use crate::snapshot::Changed;
 use crate::view::{Found, Stack, View};
-use crate::xattr;
 
-/// Lists what `upper`, an overlay upper directory, changes of `lower`, as BuildKit's overlay differ does.
+/// Lists what `upper`, an overlay upper directory, changes of `lower`, as BuildKit's overlay differ does, but for links.
 ///
 /// - What was copied up and is as it was below is left out. Directories are compared without their time; files
 ///   by time, and by content where neither time has nanoseconds, since those may have been cut off.
 /// - A directory that replaced another is listed with a whiteout for each child that is gone, never as opaque.
-/// - Names of one inode are hard links of the first of them.
+/// - Names of one inode are hard links of the first of them. All are listed as soon as one is a change, or they were
+///   not one file below: a layer with the new names alone would make them another file, as BuildKit's differ does and
+///   docker's archive of the upper directory does not.
 /// - Every ancestor of a change is listed; the root itself and sockets are not.
 ///
 /// # Errors
@@ -38,6 +40,22 @@ pub fn from_upper(upper: &Root, lower: &View) -> Result<Changes, RootError> {
     diff.changes.with_parents(&View::directory(upper.clone()))
 }
 
+/// Lists what `tree`, which began as a copy of `lower`, changes of it, given where something changed at all.
+///
+/// The result is that of [`from_upper`] for the same step, but for files that had several names below: what changes one of
+/// them in place, or gives it another name, does so to all, where overlayfs parts the name from the others.
+///
+/// # Errors
+/// Either tree cannot be read.
+pub(crate) fn from_tree(tree: &Root, changed: &[Changed], lower: &View) -> Result<Changes, RootError> {
+    let mut diff = Diff { upper: tree, lower, changes: Changes::new(), links: HashMap::new() };
+    for changed in changed {
+        diff.changed(changed)?;
+    }
+    diff.link();
+    diff.changes.with_parents(&View::directory(tree.clone()))
+}
+
 /// Whether a directory of the upper hides the one below it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replaced {
@@ -52,15 +70,22 @@ struct Pair {
     replaced: Replaced,
 }
 
-/// The names of one inode, each with whether it is a change of its own.
-type Names = Vec<(PathBuf, bool)>;
+/// A name of an inode with several.
+struct Name {
+    path: PathBuf,
+    /// What it is without the others.
+    entry: Entry,
+    is_change: bool,
+    /// The file that has the name below.
+    below: Option<FileId>,
+}
 
 struct Diff<'a> {
     upper: &'a Root,
     lower: &'a View,
     changes: Changes,
     /// By device and inode, what has several names.
-    links: HashMap<(u64, u64), Names>,
+    links: HashMap<(u64, u64), Vec<Name>>,
 }
 
 impl Diff<'_> {
@@ -75,6 +100,25 @@ impl Diff<'_> {
         }
         if let (Replaced::Yes, Some(below)) = (pair.replaced, &below) {
             self.removed(&pair.path, &listed, (&directory, below)).map_err(error)?;
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, changed: &Changed) -> Result<(), RootError> {
+        let error = |errno: Errno| RootError::at("read the directory", &changed.path)(errno);
+        let directory = self.upper.exact(&changed.path).map_err(error)?;
+        let below = self.lower.stack(&changed.path).map_err(error)?;
+        let replaced = if changed.is_replaced { Replaced::Yes } else { Replaced::No };
+        let pair = Pair { path: changed.path.clone(), below: None, replaced };
+        for (name, file_type) in &changed.present {
+            // the directories below are in the list themselves
+            self.name((&directory, below.as_ref()), &pair, (name, *file_type), &mut Vec::new())?;
+        }
+        for name in &changed.gone {
+            let found = below.as_ref().map(|below| below.lookup(name)).transpose().map_err(error)?;
+            if found.flatten().is_some() {
+                self.changes.insert(changed.path.join(name), Entry::Whiteout);
+            }
         }
         Ok(())
     }
@@ -102,6 +146,9 @@ impl Diff<'_> {
         if status.file_type() == FileType::Socket {
             return Ok(());
         }
+        if let (Some(found), Some(below)) = (&found, below) {
+            inherit(directory, name, &status, (below, found)).map_err(error)?;
+        }
         let meta = directory.meta(name, &status).map_err(error)?;
         let same = match (&found, below) {
             (Some(found), Some(below)) => {
@@ -114,21 +161,27 @@ impl Diff<'_> {
             let replaced = match (pair.replaced, &found) {
                 (Replaced::No, Some(_)) => {
                     let child = directory.open_dir(name).map_err(error)?;
-                    if xattr::is_opaque(&child).map_err(error)? { Replaced::Yes } else { Replaced::No }
+                    if child.is_opaque().map_err(error)? { Replaced::Yes } else { Replaced::No }
                 }
                 (replaced, _) => replaced,
             };
             let below = found.filter(|found| found.status.is_dir()).map(|found| found.layers);
             pending.push(Pair { path: path.clone(), below, replaced });
-        } else if status.nlink > 1 && (!same || pair.replaced == Replaced::Yes) {
-            self.links.entry((status.dev, status.ino)).or_default().push((path.clone(), !same));
+            if !same {
+                self.changes.insert(path, Entry::node(meta));
+            }
+            return Ok(());
         }
-        if !same {
-            let content = match meta.kind {
-                Kind::File if meta.size > 0 => Content::Path { root: self.upper.clone(), path: path.clone() },
-                _ => Content::None,
-            };
-            self.changes.insert(&path, Entry::Node { meta, content });
+        let content = match meta.kind {
+            Kind::File if meta.size > 0 => Content::Path { root: self.upper.clone(), path: path.clone() },
+            _ => Content::None,
+        };
+        let entry = Entry::Node { meta, content };
+        if status.nlink > 1 {
+            let name = Name { path, entry, is_change: !same, below: found.map(|found| found.id()) };
+            self.links.entry((status.dev, status.ino)).or_default().push(name);
+        } else if !same {
+            self.changes.insert(path, entry);
         }
         Ok(())
     }
@@ -150,18 +203,39 @@ impl Diff<'_> {
         Ok(())
     }
 
-    /// Makes the names of one inode links of the first that changed. A name in a replaced directory that did not
-    /// change is listed too then. One in a directory that was not replaced stays a file of its own, as BuildKit
-    /// has it.
+    /// Lists the names of each inode, unless they are what they were below.
     fn link(&mut self) {
-        for names in self.links.values_mut() {
-            names.sort_unstable();
-            let Some((first, _)) = names.iter().find(|(_, changed)| *changed).cloned() else { continue };
-            for (path, _) in names.iter().filter(|(path, _)| *path != first) {
-                self.changes.insert(path, Entry::HardLink(first.clone()));
+        for mut names in std::mem::take(&mut self.links).into_values() {
+            let were_one = names.iter().all(|name| name.below == names.first().and_then(|first| first.below));
+            if were_one && names.iter().all(|name| !name.is_change) {
+                continue;
             }
+            names.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+            let mut names = names.into_iter();
+            let Some(first) = names.next() else { continue };
+            for name in names {
+                self.changes.insert(name.path, Entry::HardLink(first.path.clone()));
+            }
+            self.changes.insert(first.path, first.entry);
         }
     }
+}
+
+/// Gives a symbolic link or pipe that overlayfs copied up the owner recorded below: the copy is another inode, and only
+/// the step's own changes of owner are recorded of it.
+fn inherit(
+    directory: &Directory,
+    name: &OsStr,
+    status: &Status,
+    (below, found): (&Stack, &Found),
+) -> rustix::io::Result<()> {
+    let old = &found.status;
+    let copied = !status.carries_xattrs() && (status.mode, status.mtime) == (old.mode, old.mtime);
+    if !directory.is_recorded() || !copied {
+        return Ok(());
+    }
+    let old = below.meta(name, found)?;
+    directory.adopt(name, (old.uid, old.gid))
 }
 
 /// One name in both trees.
@@ -177,14 +251,16 @@ impl Sides<'_> {
     fn same(&self, (status, meta): (&Status, &Meta), found: &Found) -> Result<bool, RootError> {
         let error = |errno: Errno| RootError::at("look at", self.path)(errno);
         let old = &found.status;
-        if (status.mode, status.uid, status.gid, status.rdev) != (old.mode, old.uid, old.gid, old.rdev) {
+        if (status.mode, status.rdev) != (old.mode, old.rdev) {
             return Ok(false);
         }
         if !status.is_dir() && (status.size != old.size || status.mtime != old.mtime) {
             return Ok(false);
         }
         let old_meta = self.below.meta(self.name, found).map_err(error)?;
-        if (&meta.kind, &meta.xattrs) != (&old_meta.kind, &old_meta.xattrs) {
+        if (meta.uid, meta.gid, &meta.kind, &meta.xattrs)
+            != (old_meta.uid, old_meta.gid, &old_meta.kind, &old_meta.xattrs)
+        {
             return Ok(false);
         }
         if status.is_file() && status.size > 0 && status.mtime.nanos == 0 {

@@ -1,84 +1,51 @@
 //! One open directory and the names in it. Everything here acts on a descriptor and a single name, so that no
 //! path is resolved twice.
 
+mod status;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::{Errno, Result};
 
 use crate::meta::{Kind, Meta, Time};
+use crate::owner::{self, Marks, Node, OwnerTable};
 use crate::xattr;
 
-/// What `stat` says, with the same integer types on every architecture.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Status {
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) dev: u64,
-    pub(crate) ino: u64,
-    pub(crate) nlink: u64,
-    pub(crate) rdev: u64,
-    pub(crate) size: u64,
-    pub(crate) mtime: Time,
+pub(crate) use status::Status;
+
+/// How a tree keeps what its file system, or the lack of privileges, does not let it have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keeping {
+    /// Owners are recorded, those of symbolic links, pipes and sockets here; none where files have theirs.
+    pub(crate) owners: Option<OwnerTable>,
+    /// How a path that is gone is marked.
+    pub(crate) whiteouts: Whiteouts,
 }
 
-impl Status {
-    #[expect(
-        clippy::unnecessary_cast,
-        reason = "the fields of stat have other widths on other architectures"
-    )]
-    fn new(stat: &rustix::fs::Stat) -> Self {
-        Self {
-            mode: stat.st_mode as u32,
-            uid: stat.st_uid as u32,
-            gid: stat.st_gid as u32,
-            dev: stat.st_dev as u64,
-            ino: stat.st_ino as u64,
-            nlink: stat.st_nlink as u64,
-            rdev: stat.st_rdev as u64,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            mtime: Time { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 },
-        }
-    }
-
-    pub(crate) fn file_type(&self) -> FileType {
-        FileType::from_raw_mode(self.mode)
-    }
-
-    pub(crate) fn is_dir(&self) -> bool {
-        self.file_type() == FileType::Directory
-    }
-
-    pub(crate) fn is_file(&self) -> bool {
-        self.file_type() == FileType::RegularFile
-    }
-
-    pub(crate) fn is_symlink(&self) -> bool {
-        self.file_type() == FileType::Symlink
-    }
-
-    /// Tells whether this is overlayfs's sign for a path that is gone: a character device 0:0.
-    pub(crate) fn is_whiteout(&self) -> bool {
-        self.file_type() == FileType::CharacterDevice && self.rdev == 0
-    }
-
-    fn meta(&self, kind: Kind) -> Meta {
-        let size = if kind == Kind::File { self.size } else { 0 };
-        let xattrs = BTreeMap::new();
-        Meta { kind, mode: self.mode & 0o7777, uid: self.uid, gid: self.gid, mtime: self.mtime, size, xattrs }
-    }
+/// How a layer directory marks that a path of the layers below is gone, or all of a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Whiteouts {
+    /// As overlayfs does: a character device 0:0, and `user.overlay.opaque`.
+    #[default]
+    Device,
+    /// Where there can be no such device, as on an overlay mount: an empty regular file with
+    /// `user.rbuild.whiteout`, and `user.rbuild.opaque`. overlayfs would not know them; it cannot be mounted there.
+    Attribute,
 }
 
 /// An open directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     fd: Arc<OwnedFd>,
+    keeping: Keeping,
 }
 
 impl AsFd for Directory {
@@ -92,29 +59,124 @@ impl AsFd for Directory {
 const EXACT: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 impl Directory {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd: Arc::new(fd) }
+    pub(crate) fn new(fd: OwnedFd, keeping: Keeping) -> Self {
+        Self { fd: Arc::new(fd), keeping }
+    }
+
+    /// Takes an open directory of a tree and sees to it that the names in it can be looked up: a recorded one that
+    /// can be read but not entered is kept in its open form from then on.
+    pub(crate) fn enter(fd: OwnedFd, keeping: Keeping) -> Result<Self> {
+        if keeping.owners.is_some() {
+            let mode = Status::new(&rustix::fs::fstat(&fd)?).mode;
+            if owner::open_form(mode).is_some() {
+                owner::open_up(fd.as_fd(), mode)?;
+            }
+        }
+        Ok(Self::new(fd, keeping))
+    }
+
+    /// Returns how the tree keeps what it may not have.
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.keeping
+    }
+
+    /// Tells whether owners are recorded here.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.keeping.owners.is_some()
     }
 
     /// Looks at a name; none if there is no such.
     pub(crate) fn status(&self, name: &OsStr) -> Result<Option<Status>> {
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Status::new(&stat))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
+        let mut status = match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Status::new(&stat),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if self.is_recorded() && owner::needs_look(status.mode, status.size) {
+            let fd = self.open_path(name)?;
+            status.mark(self.readable(&fd, &status, |fd| Marks::read(fd, status.disk_mode))?);
         }
+        if self.keeping.whiteouts == Whiteouts::Attribute && status.is_file() && status.size == 0 {
+            let fd = self.open_path(name)?;
+            status.whiteout = self.readable(&fd, &status, |fd| xattr::is_set(fd, xattr::WHITEOUT))?;
+        }
+        Ok(Some(status))
     }
 
     /// Looks at the directory itself.
     pub(crate) fn own_status(&self) -> Result<Status> {
-        rustix::fs::fstat(&self.fd).map(|stat| Status::new(&stat))
+        let mut status = Status::new(&rustix::fs::fstat(&self.fd)?);
+        if self.is_recorded() && owner::needs_look(status.mode, status.size) {
+            status.mark(Marks::read(self.as_fd(), status.disk_mode)?);
+        }
+        Ok(status)
     }
 
     /// Reads the attributes of the directory itself.
     pub(crate) fn own_meta(&self) -> Result<Meta> {
-        let mut meta = self.own_status()?.meta(Kind::Directory);
-        meta.xattrs = xattr::read(&self.fd)?;
+        self.with_records(self.own_status()?.meta(Kind::Directory), xattr::read(&self.fd)?)
+    }
+
+    /// Fills in what the extended attributes of a file or directory say of it.
+    fn with_records(&self, mut meta: Meta, xattrs: BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Meta> {
+        if self.is_recorded() {
+            ((meta.uid, meta.gid), meta.xattrs) = owner::split(xattrs)?;
+        } else {
+            meta.xattrs = xattrs.into_iter().filter(|(name, _)| xattr::travels(name)).collect();
+        }
         Ok(meta)
+    }
+
+    /// Acts on something of a recorded tree, made readable if its mode keeps us out.
+    fn readable<T>(
+        &self,
+        fd: &OwnedFd,
+        status: &Status,
+        act: impl Fn(BorrowedFd<'_>) -> Result<T>,
+    ) -> Result<T> {
+        match act(fd.as_fd()) {
+            Err(Errno::ACCESS) if self.is_recorded() => {
+                owner::open_up(fd.as_fd(), status.disk_mode)?;
+                act(fd.as_fd())
+            }
+            done => done,
+        }
+    }
+
+    fn open_path(&self, name: &OsStr) -> Result<OwnedFd> {
+        rustix::fs::openat(&self.fd, name, EXACT | OFlags::PATH, Mode::empty())
+    }
+
+    /// Opens a name for reading. In a recorded tree, what its mode closes to us is kept in its open form from then on.
+    fn open_name(&self, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
+        let open = || rustix::fs::openat(&self.fd, name, EXACT | OFlags::RDONLY | flags, Mode::empty());
+        match open() {
+            Err(Errno::ACCESS) if self.is_recorded() => {
+                let fd = self.open_path(name)?;
+                let mode = Status::new(&rustix::fs::fstat(&fd)?).mode;
+                if !owner::carries_xattrs(mode) {
+                    return Err(Errno::ACCESS);
+                }
+                owner::open_up(fd.as_fd(), mode)?;
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    /// Changes the names in this directory, in a recorded tree also against its mode: like root's, our own
+    /// directories are always ours to write.
+    fn changing<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
+        match act() {
+            Err(Errno::ACCESS) if self.is_recorded() => {
+                let mode = Mode::from_raw_mode(rustix::fs::fstat(&self.fd)?.st_mode);
+                rustix::fs::fchmod(&self.fd, mode | Mode::RWXU)?;
+                let done = act();
+                rustix::fs::fchmod(&self.fd, mode)?;
+                done
+            }
+            done => done,
+        }
     }
 
     /// Reads the attributes of a name whose status is known.
@@ -131,21 +193,30 @@ impl Directory {
             _ => return Err(Errno::INVAL),
         };
         let mut meta = status.meta(kind);
-        // user.* and file capabilities exist on regular files and directories only: xattr(7)
-        if status.is_file() || status.is_dir() {
-            meta.xattrs = self.xattrs(name)?;
+        if status.carries_xattrs() {
+            return self.with_records(meta, self.xattrs(name)?);
+        }
+        if let Some(table) = &self.keeping.owners {
+            (meta.uid, meta.gid) = table.get_in(&self.fd, name)?.unwrap_or_default();
         }
         Ok(meta)
     }
 
+    /// Has a symbolic link, pipe or socket without a recorded owner take this one.
+    pub(crate) fn adopt(&self, name: &OsStr, owner: (u32, u32)) -> Result<()> {
+        match &self.keeping.owners {
+            Some(table) if table.get_in(&self.fd, name)?.is_none() => table.set_in(&self.fd, name, owner),
+            _ => Ok(()),
+        }
+    }
+
     fn xattrs(&self, name: &OsStr) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-        match rustix::fs::openat(&self.fd, name, EXACT | OFlags::RDONLY, Mode::empty()) {
+        match self.open_name(name, OFlags::empty()) {
             Ok(fd) => xattr::read(fd),
             // Attributes may be read of a file that may not: only the name is needed, but no system call before
             // Linux 6.13 takes a directory for it.
             Err(Errno::ACCESS | Errno::PERM) => {
-                let fd = rustix::fs::openat(&self.fd, name, EXACT | OFlags::PATH, Mode::empty())?;
-                via_proc(&fd, xattr::read_path)
+                xattr::read_path(&owner::proc_path(self.open_path(name)?.as_fd()))
             }
             Err(error) => Err(error),
         }
@@ -177,13 +248,12 @@ impl Directory {
     }
 
     pub(crate) fn open_dir(&self, name: &OsStr) -> Result<Self> {
-        let flags = EXACT | OFlags::RDONLY | OFlags::DIRECTORY;
-        rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map(Self::new)
+        Self::enter(self.open_name(name, OFlags::DIRECTORY)?, self.keeping.clone())
     }
 
     /// Opens a regular file for reading; anything else is `EINVAL`, a symbolic link `ELOOP`.
     pub(crate) fn open_file(&self, name: &OsStr) -> Result<File> {
-        let fd = rustix::fs::openat(&self.fd, name, EXACT | OFlags::RDONLY, Mode::empty())?;
+        let fd = self.open_name(name, OFlags::empty())?;
         let status = Status::new(&rustix::fs::fstat(&fd)?);
         if status.is_dir() {
             return Err(Errno::ISDIR);
@@ -195,25 +265,29 @@ impl Directory {
     }
 
     pub(crate) fn create_dir(&self, name: &OsStr) -> Result<()> {
-        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)
+        self.changing(|| rustix::fs::mkdirat(&self.fd, name, Mode::RWXU))
     }
 
     pub(crate) fn create_file(&self, name: &OsStr) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+        let mode = Mode::RUSR | Mode::WUSR;
+        self.changing(|| rustix::fs::openat(&self.fd, name, flags, mode)).map(File::from)
     }
 
     pub(crate) fn symlink(&self, name: &OsStr, target: &OsStr) -> Result<()> {
-        rustix::fs::symlinkat(target, &self.fd, name)
+        self.changing(|| rustix::fs::symlinkat(target, &self.fd, name))
     }
 
     /// Gives `from`'s `source` the further name `name`. A symbolic link is not followed.
     pub(crate) fn link(&self, name: &OsStr, from: &Self, source: &OsStr) -> Result<()> {
-        rustix::fs::linkat(&from.fd, source, &self.fd, name, AtFlags::empty())
+        self.changing(|| rustix::fs::linkat(&from.fd, source, &self.fd, name, AtFlags::empty()))
     }
 
-    /// Makes a device, pipe or socket with mode `0600`.
+    /// Makes a device, pipe or socket with mode `0600`. In a recorded tree a device is a file with a record.
     pub(crate) fn mknod(&self, name: &OsStr, kind: &Kind) -> Result<()> {
+        if let (true, Some(node)) = (self.is_recorded(), Node::of(kind)) {
+            return owner::put_node(self.create_file(name)?.as_fd(), node);
+        }
         let (file_type, device) = match *kind {
             Kind::CharDevice { major, minor } => {
                 (FileType::CharacterDevice, rustix::fs::makedev(major, minor))
@@ -223,12 +297,44 @@ impl Directory {
             Kind::Socket => (FileType::Socket, 0),
             Kind::File | Kind::Directory | Kind::Symlink(_) => return Err(Errno::INVAL),
         };
-        rustix::fs::mknodat(&self.fd, name, file_type, Mode::RUSR | Mode::WUSR, device)
+        let mode = Mode::RUSR | Mode::WUSR;
+        self.changing(|| rustix::fs::mknodat(&self.fd, name, file_type, mode, device))
     }
 
-    /// Makes overlayfs's sign for a path that is gone. It needs no capability since Linux 5.8.
+    /// Makes the sign for a path that is gone. overlayfs's needs no capability since Linux 5.8.
     pub(crate) fn whiteout(&self, name: &OsStr) -> Result<()> {
-        rustix::fs::mknodat(&self.fd, name, FileType::CharacterDevice, Mode::empty(), 0)
+        match self.keeping.whiteouts {
+            Whiteouts::Device => self.changing(|| {
+                rustix::fs::mknodat(&self.fd, name, FileType::CharacterDevice, Mode::empty(), 0)
+            }),
+            Whiteouts::Attribute => xattr::set(self.create_file(name)?, xattr::WHITEOUT),
+        }
+    }
+
+    /// Tells whether a listed type may be that of the sign for a path that is gone.
+    pub(crate) fn may_be_whiteout(&self, file_type: FileType) -> bool {
+        match file_type {
+            FileType::CharacterDevice | FileType::Unknown => true,
+            FileType::RegularFile => self.keeping.whiteouts == Whiteouts::Attribute,
+            _ => false,
+        }
+    }
+
+    /// Tells whether this directory of a layer hides what is below it.
+    pub(crate) fn is_opaque(&self) -> Result<bool> {
+        xattr::is_set(&self.fd, self.opaque_name())
+    }
+
+    /// Marks this directory of a layer as hiding what is below it.
+    pub(crate) fn set_opaque(&self) -> Result<()> {
+        self.changing(|| xattr::set(&self.fd, self.opaque_name()))
+    }
+
+    fn opaque_name(&self) -> &'static str {
+        match self.keeping.whiteouts {
+            Whiteouts::Device => xattr::OVERLAY_OPAQUE,
+            Whiteouts::Attribute => xattr::OPAQUE,
+        }
     }
 
     /// Removes a name and everything below it; one that does not exist is no error.
@@ -238,7 +344,7 @@ impl Directory {
         let mut open = vec![(self.clone(), name.to_owned(), child.names()?, child)];
         while let Some((parent, name, names, directory)) = open.last_mut() {
             let Some(inner) = names.pop() else {
-                match rustix::fs::unlinkat(&parent.fd, &*name, AtFlags::REMOVEDIR) {
+                match parent.changing(|| rustix::fs::unlinkat(&parent.fd, &*name, AtFlags::REMOVEDIR)) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(error) => return Err(error),
                 }
@@ -255,7 +361,7 @@ impl Directory {
 
     /// Removes a name that is no directory, or opens the directory so that its content can be removed.
     fn unlink_or_open(&self, name: &OsStr) -> Result<Option<Self>> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+        match self.changing(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())) {
             Ok(()) | Err(Errno::NOENT) => return Ok(None),
             // POSIX wants EPERM for a directory, Linux says EISDIR
             Err(Errno::ISDIR | Errno::PERM) => {}
@@ -279,19 +385,21 @@ impl Directory {
     /// Sets owner, mode, extended attributes and time of a name, in this order: changing the owner clears the
     /// setuid bits and file capabilities, and writing attributes would move the time.
     pub(crate) fn set_meta(&self, name: &OsStr, meta: &Meta) -> Result<()> {
-        let status = self.status(name)?.ok_or(Errno::NOENT)?;
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let status = Status::new(&stat);
         if status.is_file() || status.is_dir() {
-            match rustix::fs::openat(&self.fd, name, EXACT | OFlags::RDONLY, Mode::empty()) {
-                Ok(fd) => return set_meta(fd, meta),
+            match self.open_name(name, OFlags::empty()) {
+                Ok(fd) => return set_meta(fd, meta, &self.keeping),
                 Err(Errno::ACCESS) => {
                     self.change_mode(name, 0o700)?;
-                    let fd = rustix::fs::openat(&self.fd, name, EXACT | OFlags::RDONLY, Mode::empty())?;
-                    return set_meta(fd, meta);
+                    return set_meta(self.open_name(name, OFlags::empty())?, meta, &self.keeping);
                 }
                 Err(error) => return Err(error),
             }
         }
-        if (status.uid, status.gid) != (meta.uid, meta.gid) {
+        if let Some(table) = &self.keeping.owners {
+            table.set_in(&self.fd, name, (meta.uid, meta.gid))?;
+        } else if (status.uid, status.gid) != (meta.uid, meta.gid) {
             let (uid, gid) = owner(meta)?;
             rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         }
@@ -302,25 +410,23 @@ impl Directory {
         rustix::fs::utimensat(&self.fd, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Changes the mode of a name that is no symbolic link. fchmodat(2) would follow one that took its place,
-    /// and a descriptor opened for its path alone is refused by fchmod(2), but not by way of `/proc`.
+    /// Changes the mode of a name that is no symbolic link. fchmodat(2) would follow one that took its place.
     fn change_mode(&self, name: &OsStr, mode: u32) -> Result<()> {
-        let fd = rustix::fs::openat(&self.fd, name, EXACT | OFlags::PATH, Mode::empty())?;
+        let fd = self.open_path(name)?;
         if Status::new(&rustix::fs::fstat(&fd)?).is_symlink() {
             return Err(Errno::LOOP);
         }
-        via_proc(&fd, |path| rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777)))
+        owner::chmod(fd.as_fd(), mode)
     }
 }
 
-fn via_proc<T>(fd: &OwnedFd, act: impl FnOnce(&str) -> Result<T>) -> Result<T> {
-    act(&format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
 /// Sets owner, mode, extended attributes and time of an open file or directory, leaving out what is so already.
-pub(crate) fn set_meta(fd: impl AsFd, meta: &Meta) -> Result<()> {
+pub(crate) fn set_meta(fd: impl AsFd, meta: &Meta, keeping: &Keeping) -> Result<()> {
     let fd = fd.as_fd();
     let status = Status::new(&rustix::fs::fstat(fd)?);
+    if keeping.owners.is_some() {
+        return set_recorded_meta(fd, &status, meta);
+    }
     if (status.uid, status.gid) != (meta.uid, meta.gid) {
         let (uid, gid) = owner(meta)?;
         rustix::fs::fchown(fd, Some(uid), Some(gid))?;
@@ -328,9 +434,22 @@ pub(crate) fn set_meta(fd: impl AsFd, meta: &Meta) -> Result<()> {
     if status.mode & 0o7777 != meta.mode & 0o7777 || meta.mode & 0o6000 != 0 {
         rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode & 0o7777))?;
     }
-    if !meta.xattrs.is_empty() {
-        xattr::write(fd, &meta.xattrs)?;
+    for (name, value) in meta.xattrs.iter().filter(|(name, _)| xattr::travels(name)) {
+        rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())?;
     }
+    rustix::fs::futimens(fd, &times(meta.mtime))
+}
+
+/// Does the same in a recorded tree, where the mode comes last: it may close the file to us.
+fn set_recorded_meta(fd: BorrowedFd<'_>, status: &Status, meta: &Meta) -> Result<()> {
+    if status.mode & 0o200 == 0 {
+        owner::chmod(fd, status.mode | 0o700)?;
+    }
+    owner::put_owner(fd, meta.uid, meta.gid)?;
+    for (name, value) in meta.xattrs.iter().filter(|(name, _)| xattr::travels(name)) {
+        owner::put_xattr(fd, name, value)?;
+    }
+    owner::put_mode(fd, status.mode, meta.mode)?;
     rustix::fs::futimens(fd, &times(meta.mtime))
 }
 

@@ -11,8 +11,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::directory::{Directory, Status};
+use crate::directory::{Directory, Keeping, Status};
 use crate::meta::Meta;
+use crate::owner::OwnerTable;
 
 /// Why a path of a tree could not be reached or changed.
 #[derive(Debug, Error)]
@@ -75,9 +76,13 @@ pub struct FileId {
 /// parents of a path are followed below the root; the last component is never followed. Cloning is cheap and
 /// gives the same directory.
 #[derive(Clone, Debug)]
-pub struct Root {
+pub struct Root(Arc<Opened>);
+
+/// One pointer for all clones: every file of a large tree names its root.
+#[derive(Clone, Debug)]
+struct Opened {
     directory: Directory,
-    path: Arc<PathBuf>,
+    path: PathBuf,
     lookup: Lookup,
 }
 
@@ -121,18 +126,31 @@ impl Root {
     /// # Errors
     /// The path is missing or not a directory.
     pub fn open(path: &Path) -> Result<Self, RootError> {
+        Self::keeping(path, Keeping::default())
+    }
+
+    /// Opens a directory whose files all belong to this process, and their owners are in records beside them: what
+    /// cannot be set is recorded, and what is recorded is reported. See [`crate::owner`].
+    ///
+    /// # Errors
+    /// The path is missing or not a directory.
+    pub fn recorded(path: &Path, table: OwnerTable) -> Result<Self, RootError> {
+        Self::keeping(path, Keeping { owners: Some(table), ..Keeping::default() })
+    }
+
+    pub(crate) fn keeping(path: &Path, keeping: Keeping) -> Result<Self, RootError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(RootError::at("open", path))?;
         let lookup = match openat2(&fd, Path::new("."), Links::Refuse) {
             Err(Errno::NOSYS | Errno::PERM) => Lookup::Walk,
             _ => Lookup::Kernel,
         };
-        Ok(Self { directory: Directory::new(fd), path: Arc::new(path.to_owned()), lookup })
+        Ok(Self(Arc::new(Opened { directory: Directory::new(fd, keeping), path: path.to_owned(), lookup })))
     }
 
     /// Returns the path of the host it was opened with; for messages and mount options, never to be joined.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// Reads the attributes of a path; none if it does not exist.
@@ -147,7 +165,7 @@ impl Root {
                 Ok(None) => Ok(None),
                 Err(errno) => Err(error(errno)),
             },
-            Ok(None) => self.directory.own_meta().map(Some).map_err(error),
+            Ok(None) => self.0.directory.own_meta().map(Some).map_err(error),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(error(errno)),
         }
@@ -160,7 +178,7 @@ impl Root {
     pub fn identity(&self, path: &Path) -> Result<Option<FileId>, RootError> {
         let status = match self.locate(path) {
             Ok(Some((parent, name))) => parent.status(&name),
-            Ok(None) => self.directory.own_status().map(Some),
+            Ok(None) => self.0.directory.own_status().map(Some),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(errno),
         };
@@ -175,7 +193,7 @@ impl Root {
     pub fn read_dir(&self, path: &Path) -> Result<Vec<OsString>, RootError> {
         let names = match self.locate(path) {
             Ok(Some((parent, name))) => parent.open_dir(&name).and_then(|directory| directory.names()),
-            Ok(None) => self.directory.names(),
+            Ok(None) => self.0.directory.names(),
             Err(errno) => Err(errno),
         };
         names.map_err(RootError::at("read the directory", path))
@@ -266,15 +284,42 @@ impl Root {
     pub fn set_meta(&self, path: &Path, meta: &Meta) -> Result<(), RootError> {
         match self.locate(path) {
             Ok(Some((parent, name))) => parent.set_meta(&name, meta),
-            Ok(None) => crate::directory::set_meta(&self.directory, meta),
+            Ok(None) => crate::directory::set_meta(&self.0.directory, meta, self.0.directory.keeping()),
             Err(errno) => Err(errno),
         }
         .map_err(RootError::at("set the attributes of", path))
     }
 
+    /// Returns where the owners of links, pipes and sockets are recorded; none where files have their owners.
+    pub fn owners(&self) -> Option<&OwnerTable> {
+        self.0.directory.keeping().owners.as_ref()
+    }
+
+    /// Lists the owners that the table records of the files below, by path.
+    pub(crate) fn link_owners(&self) -> Result<Vec<u8>, RootError> {
+        let list = |table: &OwnerTable| table.by_path(&self.0.directory);
+        self.owners().map_or(Ok(Vec::new()), list).map_err(RootError::at("list the owners in", &self.0.path))
+    }
+
+    /// Records the owner of the symbolic link, pipe or socket at a path, if it is one.
+    pub(crate) fn put_link_owner(&self, path: &Path, owner: (u32, u32)) -> Result<(), RootError> {
+        let (parent, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        let put = || {
+            let parent = self.exact(parent)?;
+            let is_special = parent.status(name)?.is_some_and(|status| !status.carries_xattrs());
+            if is_special { parent.adopt(name, owner) } else { Ok(()) }
+        };
+        put().map_err(RootError::at("record the owner of", path))
+    }
+
     /// Returns the directory itself, open.
-    pub(crate) const fn own_directory(&self) -> &Directory {
-        &self.directory
+    pub(crate) fn own_directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    /// Tells whether both are clones of one root.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Opens the directory at a path in which no component is a symbolic link.
@@ -319,10 +364,15 @@ impl Root {
 
     fn open_dir(&self, path: &Path, links: Links) -> rustix::io::Result<Directory> {
         if path.as_os_str().is_empty() {
-            return Ok(self.directory.clone());
+            return Ok(self.0.directory.clone());
         }
-        match self.lookup {
-            Lookup::Kernel => openat2(&self.directory, path, links).map(Directory::new),
+        match self.0.lookup {
+            Lookup::Kernel => match openat2(&self.0.directory, path, links) {
+                Ok(fd) => Directory::enter(fd, self.0.directory.keeping().clone()),
+                // a directory on the way may be closed to us by its mode
+                Err(Errno::ACCESS) if self.0.directory.keeping().owners.is_some() => self.walk(path, links),
+                Err(errno) => Err(errno),
+            },
             Lookup::Walk => self.walk(path, links),
         }
     }
@@ -334,7 +384,7 @@ impl Root {
         let mut pending = components(path);
         let mut followed = 0;
         while let Some(name) = pending.pop() {
-            let current = open.last().unwrap_or(&self.directory);
+            let current = open.last().unwrap_or(&self.0.directory);
             match name.as_bytes() {
                 b"/" => open.clear(),
                 b".." if links == Links::Refuse => return Err(Errno::XDEV),
@@ -356,7 +406,7 @@ impl Root {
                 },
             }
         }
-        Ok(open.pop().unwrap_or_else(|| self.directory.clone()))
+        Ok(open.pop().unwrap_or_else(|| self.0.directory.clone()))
     }
 }
 
@@ -405,7 +455,7 @@ mod tests {
 
     fn roots(path: &Path) -> [Root; 2] {
         let root = Root::open(path).unwrap();
-        let walking = Root { lookup: Lookup::Walk, ..root.clone() };
+        let walking = Root(Arc::new(Opened { lookup: Lookup::Walk, ..Opened::clone(&root.0) }));
         [root, walking]
     }
 
@@ -428,7 +478,7 @@ mod tests {
             let check = |path: &str, expect: Option<&str>| {
                 let read =
                     root.open_file(Path::new(path)).ok().map(|file| std::io::read_to_string(file).unwrap());
-                assert_eq!(read.as_deref(), expect, "{path} by {:?}", root.lookup);
+                assert_eq!(read.as_deref(), expect, "{path} by {:?}", root.0.lookup);
             };
             check("secret", Some("in"));
             check("/secret", Some("in"));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use thiserror::Error;
 
 use crate::change::{Changes, Entry};
 use crate::meta::{Kind, Meta};
-use crate::root::{Root, RootError, normal};
+use crate::root::{MAX_LINKS, Root, RootError, components, normal};
 use crate::tar::{Body, Member, Reader, TarError};
 use crate::upper::{Made, Upper};
 use crate::view::View;
@@ -217,27 +218,26 @@ fn copy(member: &Member, body: &mut impl BufRead, file: &mut File) -> Result<(),
 ///
 /// # Errors
 /// The file is not a sound archive or exceeds `limits`; an entry lies below something that the archive itself
-/// makes another thing than a directory; a hard link names nothing of the archive.
+/// makes neither a directory nor a symbolic link; a hard link names nothing of the archive.
 pub fn read_archive(file: &Arc<File>, limits: &Limits) -> Result<Changes, UnpackError> {
     let mut archive = Reader::seeking(file.try_clone().map_err(TarError::Read)?).map_err(TarError::Read)?;
     let mut changes = Changes::new();
     let mut unpacked = Unpacked::default();
     while let Some(member) = archive.next_member()? {
         unpacked.count(&member, limits)?;
-        let path = normal(&member.path);
         let refused = |reason| UnpackError::Refused { path: member.path.clone(), reason };
-        for parent in path.ancestors().skip(1) {
-            if changes.get(parent).is_some_and(|entry| !entry.meta().is_some_and(|meta| meta.is_dir())) {
-                return Err(refused("it is below an entry that is no directory"));
-            }
-        }
+        let below_no_directory = || refused("it is below an entry that is no directory");
+        let path = followed(&changes, &member.path).ok_or_else(below_no_directory)?;
         let entry = match &member.hard_link {
             None => Entry::Node { meta: member.meta.clone(), content: member.content(file) },
-            Some(target) => match changes.get(normal(target)) {
-                Some(Entry::HardLink(first)) => Entry::HardLink(first.clone()),
-                Some(Entry::Node { meta, .. }) if !meta.is_dir() => Entry::HardLink(normal(target)),
-                _ => return Err(refused("it is a hard link to no file of the archive")),
-            },
+            Some(target) => {
+                let target = followed(&changes, target).unwrap_or_default();
+                match changes.get(&target) {
+                    Some(Entry::HardLink(first)) => Entry::HardLink(first.clone()),
+                    Some(Entry::Node { meta, .. }) if !meta.is_dir() => Entry::HardLink(target),
+                    _ => return Err(refused("it is a hard link to no file of the archive")),
+                }
+            }
         };
         let is_dir = entry.meta().is_some_and(|meta| meta.is_dir());
         // Docker passes over an entry that would put a file in the place of the destination itself.
@@ -255,6 +255,32 @@ pub fn read_archive(file: &Arc<File>, limits: &Limits) -> Result<Changes, Unpack
         changes.insert(path, entry);
     }
     Ok(changes)
+}
+
+/// Where a path of an archive comes to lie: symbolic links that earlier entries made of its parents are followed below
+/// the root, as when Docker extracts it. `None` below anything else that is no directory, and after too many links.
+fn followed(changes: &Changes, path: &Path) -> Option<PathBuf> {
+    let (mut real, mut links) = (PathBuf::new(), 0);
+    let mut pending = components(&normal(path));
+    while let Some(name) = pending.pop() {
+        match name.as_bytes() {
+            b"/" => real.clear(),
+            b".." => drop(real.pop()),
+            _ => real.push(&name),
+        }
+        let entry = if pending.is_empty() { None } else { changes.get(&real) };
+        match entry.map(Entry::meta) {
+            None => {}
+            Some(Some(meta)) if meta.is_dir() => {}
+            Some(Some(Meta { kind: Kind::Symlink(target), .. })) if links < MAX_LINKS => {
+                links += 1;
+                real.pop();
+                pending.extend(components(Path::new(target)));
+            }
+            Some(_) => return None,
+        }
+    }
+    Some(real)
 }
 
 /// Gives a file the mode and owner of another header.

@@ -12,18 +12,18 @@ use crate::directory::{self, Directory, Status};
 use crate::meta::{Kind, Meta};
 use crate::root::{Root, RootError};
 use crate::view::{Follow, View};
-use crate::xattr;
 
 /// Directories kept open. Archives name files directory by directory, so few serve.
 const OPEN_DIRECTORIES: usize = 64;
 
-/// An upper directory that is being written.
+/// An upper directory, or a tree without layers, that is being written.
 ///
 /// Symbolic links in parents are followed inside the upper alone, as containerd and docker do: a file below what
 /// is a symbolic link in a lower layer makes a directory in its place.
 pub(crate) struct Upper<'a> {
     root: &'a Root,
-    lower: &'a View,
+    /// None for a tree, in which what is gone is removed instead of hidden.
+    lower: Option<&'a View>,
     /// The upper seen by itself.
     own: View,
     /// By path as asked for, before symbolic links.
@@ -52,14 +52,16 @@ pub(crate) enum Made {
 
 impl<'a> Upper<'a> {
     pub(crate) fn new(root: &'a Root, lower: &'a View) -> Self {
-        Self {
-            root,
-            lower,
-            own: View::overlay(vec![root.clone()]),
-            open: HashMap::new(),
-            directories: BTreeMap::new(),
-            root_is_opaque: false,
-        }
+        Self::over(root, Some(lower), View::overlay(vec![root.clone()]))
+    }
+
+    /// Writes into a tree in which nothing has a special meaning.
+    pub(crate) fn tree(root: &'a Root) -> Self {
+        Self::over(root, None, View::directory(root.clone()))
+    }
+
+    fn over(root: &'a Root, lower: Option<&'a View>, own: View) -> Self {
+        Self { root, lower, own, open: HashMap::new(), directories: BTreeMap::new(), root_is_opaque: false }
     }
 
     /// Makes a directory, or gives the one that stands there other attributes.
@@ -75,8 +77,10 @@ impl<'a> Upper<'a> {
                 if !there.is_some_and(|there| there.is_dir()) {
                     parent.remove(name).map_err(error)?;
                     parent.create_dir(name).map_err(error)?;
+                    self.forget(&real);
                     // what this layer replaced hid the lower layers' directory too
-                    parent.open_dir(name).and_then(xattr::set_opaque).map_err(error)?;
+                    let made = parent.open_dir(name).map_err(error)?;
+                    self.hide_below(&made).map_err(error)?;
                 }
             }
             made => made.map_err(error)?,
@@ -90,7 +94,15 @@ impl<'a> Upper<'a> {
         let slot = self.slot(path)?;
         // overlayfs merges the roots of layers always
         self.root_is_opaque |= slot.path.as_os_str().is_empty();
-        xattr::set_opaque(&slot.directory).map_err(RootError::at("make opaque", path))
+        self.hide_below(&slot.directory).map_err(RootError::at("make opaque", path))
+    }
+
+    /// Has a directory show nothing of what is below it.
+    fn hide_below(&self, directory: &Directory) -> rustix::io::Result<()> {
+        if self.lower.is_some() {
+            return directory.set_opaque();
+        }
+        directory.names()?.iter().try_for_each(|name| directory.remove(name))
     }
 
     /// Makes a regular file, in place of anything there, whose bytes `fill` writes.
@@ -110,7 +122,8 @@ impl<'a> Upper<'a> {
         }
         .map_err(RootError::at("create", &real))?;
         fill(&mut file)?;
-        directory::set_meta(&file, meta).map_err(RootError::at("set the attributes of", &real))?;
+        directory::set_meta(&file, meta, parent.keeping())
+            .map_err(RootError::at("set the attributes of", &real))?;
         Ok(())
     }
 
@@ -174,8 +187,9 @@ impl<'a> Upper<'a> {
         }
         let mut found = self.own.resolve(target, Follow::Parents)?;
         if found.meta.is_none() {
-            let merged = self.lower.with_layer(self.root.clone());
-            found = merged.resolve(target, Follow::Parents)?;
+            if let Some(lower) = self.lower {
+                found = lower.with_layer(self.root.clone()).resolve(target, Follow::Parents)?;
+            }
             match &found.meta {
                 Some(meta) if !meta.is_dir() => self.copy_up(&found.path, meta)?,
                 Some(_) => return Err(error(Errno::ISDIR)),
@@ -195,20 +209,24 @@ impl<'a> Upper<'a> {
                 Made::Refused => Err(RootError::at("copy up", path)(Errno::PERM)),
             };
         }
-        let mut content = self.lower.content(path)?.open()?;
+        let content = self.lower.map(|lower| lower.content(path)).transpose()?;
+        let mut content = content.unwrap_or_default().open()?;
         self.file(path, meta, |file| content.copy_to(file).map(drop).map_err(RootError::at("copy up", path)))
     }
 
     /// Hides what the lower layers have at a path. What this layer has there stays.
     pub(crate) fn whiteout(&mut self, path: &Path) -> Result<(), RootError> {
         let (parent, name, real) = self.place_below(path)?;
+        if self.lower.is_none() {
+            return self.vacate(&parent, name, &real);
+        }
         let error = |errno: Errno| RootError::at("remove", &real)(errno);
         match parent.whiteout(name) {
             Err(Errno::EXIST) => {}
             made => return made.map_err(error),
         }
         match parent.open_dir(name) {
-            Ok(directory) => xattr::set_opaque(directory).map_err(error),
+            Ok(directory) => directory.set_opaque().map_err(error),
             // a file hides what is below by itself
             Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(errno) => Err(error(errno)),
@@ -223,7 +241,7 @@ impl<'a> Upper<'a> {
         while let Some((path, meta)) = self.directories.pop_last() {
             let directory = self.root.exact(&path);
             directory
-                .and_then(|directory| directory::set_meta(directory, &meta))
+                .and_then(|directory| directory::set_meta(&directory, &meta, directory.keeping()))
                 .map_err(RootError::at("set the attributes of", &path))?;
         }
         Ok(())
@@ -232,29 +250,39 @@ impl<'a> Upper<'a> {
     /// Has the root take the attributes it has below, unless the layer says others.
     pub(crate) fn inherit_root(&mut self) -> Result<(), RootError> {
         if !self.directories.contains_key(Path::new("")) {
-            let meta = self.lower.metadata(Path::new(""))?.unwrap_or_else(Meta::default_directory);
+            let meta = self.below(Path::new(""))?.unwrap_or_else(Meta::default_directory);
             self.directories.insert(PathBuf::new(), meta);
         }
         Ok(())
     }
 
     fn hide_root(&mut self) -> Result<(), RootError> {
-        for name in self.lower.read_dir(Path::new(""))? {
+        for name in self.lower.map_or(Ok(Vec::new()), |lower| lower.read_dir(Path::new("")))? {
             self.whiteout(Path::new(&name))?;
         }
         Ok(())
     }
 
+    /// Returns the attributes a path has in the lower layers.
+    fn below(&self, path: &Path) -> Result<Option<Meta>, RootError> {
+        self.lower.map_or(Ok(None), |lower| lower.metadata(path))
+    }
+
     /// Removes what is at a name, and forgets what was known of it.
     fn vacate(&mut self, parent: &Directory, name: &OsStr, real: &Path) -> Result<(), RootError> {
         parent.remove(name).map_err(RootError::at("replace", real))?;
+        self.forget(real);
+        Ok(())
+    }
+
+    /// Forgets what was known of a path and what was below it.
+    fn forget(&mut self, real: &Path) {
         self.open.clear();
         let gone = self.directories.range(real.to_owned()..).map(|(path, _)| path);
         let gone: Vec<_> = gone.take_while(|path| path.starts_with(real)).cloned().collect();
         for path in gone {
             self.directories.remove(&path);
         }
-        Ok(())
     }
 
     /// Opens the parent of a path, made if it is missing; none for the root itself.
@@ -298,7 +326,7 @@ impl<'a> Upper<'a> {
         match parent.directory.open_dir(name) {
             Ok(directory) => return Ok(Slot { directory, path }),
             Err(Errno::NOENT) => {
-                let meta = self.lower.metadata(&path)?.filter(Meta::is_dir);
+                let meta = self.below(&path)?.filter(Meta::is_dir);
                 return self.make(parent, path, meta);
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {}
@@ -309,7 +337,7 @@ impl<'a> Upper<'a> {
         if there.is_whiteout() {
             parent.directory.remove(name).map_err(error)?;
             let slot = self.make(parent, path, None)?;
-            xattr::set_opaque(&slot.directory).map_err(RootError::at("make opaque", &slot.path))?;
+            slot.directory.set_opaque().map_err(RootError::at("make opaque", &slot.path))?;
             return Ok(slot);
         }
         if !there.is_symlink() {

@@ -9,14 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::vec;
 
-use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::change::Content;
 use crate::directory::{Directory, Status};
 use crate::meta::Meta;
 use crate::root::{FileId, MAX_LINKS, Root, RootError, components, normal};
-use crate::xattr;
 
 /// Which symbolic links [`View::resolve`] follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +85,7 @@ impl Stack {
                 None if status.is_dir() => found = Some((Found { status, layers: vec![*layer] }, directory)),
                 None => return Ok(Some(Found { status, layers: vec![*layer] })),
                 Some((found, above)) => {
-                    if gone || !status.is_dir() || xattr::is_opaque(above.open_dir(name)?)? {
+                    if gone || !status.is_dir() || above.open_dir(name)?.is_opaque()? {
                         break;
                     }
                     found.layers.push(*layer);
@@ -135,7 +133,7 @@ impl Stack {
         for (_, directory) in &self.directories {
             for (name, file_type) in directory.list()? {
                 if let Entry::Vacant(vacant) = visible.entry(name) {
-                    let gone = matches!(file_type, FileType::CharacterDevice | FileType::Unknown)
+                    let gone = directory.may_be_whiteout(file_type)
                         && directory.status(vacant.key())?.is_none_or(|status| status.is_whiteout());
                     vacant.insert(!gone);
                 }
@@ -442,7 +440,7 @@ fn link_target(
 }
 
 impl Found {
-    fn id(&self) -> FileId {
+    pub(crate) fn id(&self) -> FileId {
         FileId::new(self.layers.first().copied().unwrap_or(0), &self.status)
     }
 }
@@ -515,7 +513,7 @@ mod tests {
 
         fn opaque(&self, path: &str) {
             self.dir(path);
-            xattr::set_opaque(self.root(path).own_directory()).unwrap();
+            self.root(path).own_directory().set_opaque().unwrap();
         }
     }
 

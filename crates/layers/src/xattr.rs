@@ -6,11 +6,19 @@ use std::os::fd::AsFd;
 use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
 
+use crate::owner::proc_path;
+
 /// The kernel's bound on a list of names (`XATTR_LIST_MAX`) and on one value (`XATTR_SIZE_MAX`).
 const LIMIT: usize = 65536;
 
 /// The attribute by which overlayfs, mounted with `userxattr`, marks a directory that hides what is below it.
-pub(crate) const OPAQUE: &str = "user.overlay.opaque";
+pub(crate) const OVERLAY_OPAQUE: &str = "user.overlay.opaque";
+
+/// The same where overlayfs is not going to look.
+pub(crate) const OPAQUE: &str = "user.rbuild.opaque";
+
+/// Marks an empty file that says that a path is gone.
+pub(crate) const WHITEOUT: &str = "user.rbuild.whiteout";
 
 /// File capabilities, `struct vfs_cap_data`.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -22,10 +30,11 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// carries none of them either.
 pub fn travels(name: &[u8]) -> bool {
     name == CAPABILITY
-        || (name.starts_with(b"user.")
-            && !name.starts_with(b"user.overlay.")
-            && !name.starts_with(b"user.rbuild."))
+        || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") && !name.starts_with(OURS))
 }
+
+/// What the names of attributes start with that this program keeps for itself.
+const OURS: &[u8] = b"user.rbuild.";
 
 /// Brings a value into the form that layers carry: file capabilities of revision 3 become revision 2, which
 /// names no user namespace.
@@ -43,7 +52,7 @@ pub(crate) fn portable(name: &[u8], mut value: Vec<u8>) -> Vec<u8> {
     value
 }
 
-/// Reads the attributes that travel from an open file or directory.
+/// Reads the attributes of an open file or directory that travel or are ours.
 pub(crate) fn read(fd: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let fd = fd.as_fd();
     collect(
@@ -52,7 +61,7 @@ pub(crate) fn read(fd: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     )
 }
 
-/// Reads the attributes that travel of a path, which is followed.
+/// Reads the attributes of a path, which is followed, that travel or are ours.
 pub(crate) fn read_path(path: &str) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     collect(
         |buffer| rustix::fs::listxattr(path, buffer),
@@ -70,7 +79,7 @@ fn collect(
         Err(error) => return Err(error),
     };
     let mut xattrs = BTreeMap::new();
-    for name in names.split(|byte| *byte == 0).filter(|name| travels(name)) {
+    for name in names.split(|byte| *byte == 0).filter(|name| travels(name) || name.starts_with(OURS)) {
         match fill(|buffer| get(name, buffer)) {
             Ok(value) => drop(xattrs.insert(name.to_vec(), portable(name, value))),
             Err(Errno::NODATA) => {}
@@ -95,27 +104,19 @@ fn fill(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
     }
 }
 
-/// Sets the attributes that travel on an open file or directory.
-pub(crate) fn write(fd: impl AsFd, xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<()> {
-    for (name, value) in xattrs.iter().filter(|(name, _)| travels(name)) {
-        rustix::fs::fsetxattr(&fd, name.as_slice(), value, XattrFlags::empty())?;
-    }
-    Ok(())
-}
-
-/// Tells whether an open directory of a layer hides what is below it.
-pub(crate) fn is_opaque(fd: impl AsFd) -> Result<bool> {
+/// Tells whether a mark is set on an open directory or file; a descriptor opened for its path alone will do.
+pub(crate) fn is_set(fd: impl AsFd, mark: &str) -> Result<bool> {
     let mut value = [0; 8];
-    match rustix::fs::fgetxattr(fd, OPAQUE, &mut value[..]) {
+    match rustix::fs::getxattr(proc_path(fd.as_fd()), mark, &mut value[..]) {
         Ok(length) => Ok(value.get(..length) == Some(b"y")),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Marks an open directory of a layer as hiding what is below it.
-pub(crate) fn set_opaque(fd: impl AsFd) -> Result<()> {
-    rustix::fs::fsetxattr(fd, OPAQUE, b"y", XattrFlags::empty())
+/// Sets a mark on an open directory or file.
+pub(crate) fn set(fd: impl AsFd, mark: &str) -> Result<()> {
+    rustix::fs::fsetxattr(fd, mark, b"y", XattrFlags::empty())
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 
 mod file;
 mod program;
+mod survey;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use file::{AuthFile, Candidate};
+pub use survey::{CredentialEntry, CredentialSource};
 
 /// A way to prove who we are. Its `Debug` form hides the secret.
 #[derive(Clone, PartialEq, Eq)]

@@ -126,6 +126,12 @@ pub enum Error {
     /// A text that was to be a URL of the web is none.
     #[error("`{0}` is no http or https URL")]
     Address(String),
+    /// What is to authorize a download cannot be in a header. The message does not show it.
+    #[error("the authorization for {url} has a line break or another control character in it")]
+    Authorization {
+        /// The request's URL, redacted.
+        url: String,
+    },
     /// What was downloaded cannot be written.
     #[error("cannot save {url}")]
     Unsaved {

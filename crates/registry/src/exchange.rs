@@ -45,6 +45,16 @@ pub(crate) struct Request {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
+    pub(crate) downgrade: Downgrade,
+}
+
+/// What becomes of a redirect from HTTPS to plain HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Downgrade {
+    /// It is refused: a registry that asks for this is misconfigured, or not the registry.
+    Refused,
+    /// It is followed, as everything else that fetches from the web does.
+    Followed,
 }
 
 /// What is sent along with a request.
@@ -79,12 +89,16 @@ pub(crate) struct Fetched {
 
 impl Request {
     pub(crate) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Body::Empty }
+        Self { method, url, headers: HeaderMap::new(), body: Body::Empty, downgrade: Downgrade::Refused }
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    pub(crate) fn with_downgrade(self, downgrade: Downgrade) -> Self {
+        Self { downgrade, ..self }
     }
 
     pub(crate) fn with_body(mut self, body: Body) -> Self {
@@ -96,8 +110,8 @@ impl Request {
 /// An authorization and the one origin that may see it.
 #[derive(Clone, Copy)]
 pub(crate) struct Authorization<'a> {
-    header: &'a HeaderValue,
-    origin: &'a Url,
+    pub(crate) header: &'a HeaderValue,
+    pub(crate) origin: &'a Url,
 }
 
 impl Client {
@@ -213,7 +227,7 @@ impl Client {
             if !redirects(&request.method, response.status()) {
                 return Ok(response);
             }
-            url = self.location(&request.method, &response)?;
+            url = self.redirected(&request.method, &response, request.downgrade)?;
             if matches!(request.body, Body::Secret(_)) && url.origin() != request.url.origin() {
                 let reason = format!("credentials were to be sent on to {}", redact(&url));
                 return Err(protocol(&request.method, response.url(), reason));
@@ -226,6 +240,10 @@ impl Client {
     ///
     /// It may be at any host, but not in plain HTTP where TLS is due.
     pub(crate) fn location(&self, method: &Method, response: &Response) -> Result<Url, Error> {
+        self.redirected(method, response, Downgrade::Refused)
+    }
+
+    fn redirected(&self, method: &Method, response: &Response, downgrade: Downgrade) -> Result<Url, Error> {
         let from = response.url();
         let given =
             response.headers().get(LOCATION).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
@@ -236,7 +254,8 @@ impl Client {
         let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
             return Err(protocol(method, from, "the `Location` is no URL".to_owned()));
         };
-        if url.scheme() == "http" && from.scheme() == "https" && !self.hosts().is_plain(&url) {
+        let is_plain = url.scheme() == "http" && from.scheme() == "https" && !self.hosts().is_plain(&url);
+        if is_plain && downgrade == Downgrade::Refused {
             let reason = format!("sent on from HTTPS to plain HTTP at {}", redact(&url));
             return Err(protocol(method, from, reason));
         }

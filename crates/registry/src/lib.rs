@@ -95,9 +95,9 @@ mod web;
 
 pub use client::{Client, ClientOptions, Proxies};
 pub use copy::{CopyError, CopyOptions, Progress, Transfer, copy, copy_manifest};
-pub use credentials::{Credential, Credentials, CredentialsError};
+pub use credentials::{Credential, CredentialEntry, CredentialSource, Credentials, CredentialsError};
 pub use error::{Actual, Error, Refusal, RegistryError, redact};
 pub use remote::Remote;
 pub use retry::RetryPolicy;
 pub use tls::TlsError;
-pub use web::Download;
+pub use web::{Download, WebFile};

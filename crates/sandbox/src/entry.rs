@@ -2,15 +2,17 @@
 
 use std::ffi::CStr;
 
-use rustix::fd::BorrowedFd;
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{DumpableBehavior, Signal};
 
 use crate::capabilities;
-use crate::program::{Entry, Executable, Lookup, Supervision};
+use crate::notify;
+use crate::program::{Credentials, Entry, Executable, Lookup, Privileges, Supervision};
 use crate::report::{Found, Report, Stage};
-use crate::sys::{self, StringArray};
+use crate::seccomp::Filter;
+use crate::sys::{self, landlock};
 
 /// The exit code of a process that could not become the step's; the report says why.
 const NOT_STARTED: i32 = 127;
@@ -22,6 +24,8 @@ pub(crate) struct Streams<'a> {
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
     pub(crate) report: BorrowedFd<'a>,
+    /// Where the listener of a notifying filter goes.
+    pub(crate) listener: Option<BorrowedFd<'a>>,
 }
 
 /// Becomes the step's program, or reports why not and exits.
@@ -29,10 +33,16 @@ pub(crate) fn become_program(entry: &Entry, supervision: Supervision, streams: S
     let report = match prepare(entry, supervision, streams) {
         Err((stage, errno)) => Report::Stage { stage, errno: errno.raw_os_error() },
         Ok(()) => match &entry.program {
-            Executable::Nothing => sys::exit(0),
+            Executable::Nothing => match rehearse(entry) {
+                Ok(()) => sys::exit(0),
+                Err(errno) => Report::Stage { stage: Stage::Emulation, errno: errno.raw_os_error() },
+            },
             Executable::Files { candidates, lookup, argv, env } => {
                 let candidates = candidates.iter().map(|file| file.as_c_str());
-                execute(candidates, *lookup, argv, env)
+                execute(candidates, *lookup, |file| match entry.own_program {
+                    Some(own) if own.is_executed_by(file) => Errno::PERM,
+                    _ => sys::execve(file, argv, env),
+                })
             }
         },
     };
@@ -52,21 +62,37 @@ fn prepare(entry: &Entry, supervision: Supervision, streams: Streams<'_>) -> Res
     for &(resource, limit) in &entry.rlimits {
         rustix::process::setrlimit(resource, limit).map_err(at(Stage::Limits))?;
     }
+    let root = entry.root.as_deref().map(change_root).transpose().map_err(at(Stage::Root))?;
+    if let Some(null) = own_null() {
+        sys::dup_onto(null.as_fd(), 0).map_err(at(Stage::Streams))?;
+    }
     // Before the user changes, as runc does: the directory may be closed to the user.
     rustix::process::chdir(entry.cwd.as_c_str()).map_err(at(Stage::WorkingDirectory))?;
-    capabilities::bound().map_err(at(Stage::Bounding))?;
-    if supervision == Supervision::Subreaper {
-        // Without a PID namespace the step sees every process around it. Where the kernel has the scope (Linux
-        // 6.12) it can signal its own only; where not, nothing replaces it yet.
-        let _ = sys::fence_signals();
+    if let Some(kept) = entry.capabilities {
+        capabilities::bound(kept).map_err(at(Stage::Bounding))?;
     }
-    sys::install_filter(entry.filter).map_err(at(Stage::Filter))?;
-    rustix::thread::set_thread_groups(&entry.groups).map_err(at(Stage::Groups))?;
-    rustix::thread::set_thread_res_gid(entry.gid, entry.gid, entry.gid).map_err(at(Stage::GroupId))?;
-    rustix::thread::set_thread_res_uid(entry.uid, entry.uid, entry.uid).map_err(at(Stage::UserId))?;
+    if entry.privileges == Privileges::Fixed {
+        rustix::thread::set_no_new_privs(true).map_err(at(Stage::Privileges))?;
+    }
+    if let Some(domain) = entry.domain {
+        landlock::confine(domain, root.as_ref().map(AsFd::as_fd)).map_err(at(Stage::Domain))?;
+    }
+    drop(root);
+    if entry.credentials == Credentials::Emulated {
+        // Its calls are answered by who can read its memory, which is still a copy of the builder's. Nobody else can
+        // but who can read that one's: what runs beside it is in other user namespaces.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(at(Stage::Emulation))?;
+    }
+    if let Some(filter) = &entry.filter {
+        install_filter(filter, streams.listener)?;
+    }
+    if entry.credentials == Credentials::Real {
+        change_ids(entry)?;
+    }
     // The kernel has emptied the sets of any other user by now.
-    if entry.uid.is_root() {
-        capabilities::reduce().map_err(at(Stage::Capabilities))?;
+    let is_root = entry.uid.is_root() || entry.credentials == Credentials::Emulated;
+    if let Some(kept) = entry.capabilities.filter(|_| is_root) {
+        capabilities::reduce(kept).map_err(at(Stage::Capabilities))?;
     }
     if supervision == Supervision::Subreaper {
         // A change of user id clears it.
@@ -74,6 +100,31 @@ fn prepare(entry: &Entry, supervision: Supervision, streams: Streams<'_>) -> Res
     }
     rustix::process::umask(Mode::from_raw_mode(entry.umask));
     sys::set_signals(0).map_err(at(Stage::Signals))
+}
+
+fn change_ids(entry: &Entry) -> Result<(), (Stage, Errno)> {
+    let at = |stage: Stage| move |errno: Errno| (stage, errno);
+    rustix::thread::set_thread_groups(&entry.groups).map_err(at(Stage::Groups))?;
+    rustix::thread::set_thread_res_gid(entry.gid, entry.gid, entry.gid).map_err(at(Stage::GroupId))?;
+    rustix::thread::set_thread_res_uid(entry.uid, entry.uid, entry.uid).map_err(at(Stage::UserId))
+}
+
+/// Makes a directory this process's root, and nothing outside of it known to it.
+fn change_root(path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::process::fchdir(&root)?;
+    rustix::process::chroot(c".")?;
+    Ok(root)
+}
+
+/// From here on, a notified call waits until the builder has the listener.
+fn install_filter(filter: &Filter, socket: Option<BorrowedFd<'_>>) -> Result<(), (Stage, Errno)> {
+    let Some(socket) = socket else {
+        return sys::install_filter(&filter.program).map_err(|errno| (Stage::Filter, errno));
+    };
+    let listener = sys::install_notifying_filter(&filter.program).map_err(|errno| (Stage::Filter, errno))?;
+    notify::send_listener(socket, listener.as_fd()).map_err(|errno| (Stage::Listener, errno))
 }
 
 /// Makes the streams descriptors 0 to 2 and gives the pipes to the user, who could not reopen them through
@@ -88,6 +139,30 @@ fn connect(entry: &Entry, streams: Streams<'_>) -> Result<(), Errno> {
     sys::close_on_exec_from(3)
 }
 
+/// Opens the empty input in the step's own `/dev`, if it is there: the mode and owner of the host's could be changed
+/// through a descriptor of that.
+fn own_null() -> Option<OwnedFd> {
+    let path = c"/dev/null";
+    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(1, 3);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    is_null.then(|| rustix::fs::open(path, flags, Mode::empty()).ok())?
+}
+
+/// Makes a call that waits for an answer, where the isolation has such calls.
+fn rehearse(entry: &Entry) -> Result<(), Errno> {
+    match (entry.credentials, &entry.root) {
+        // It is answered only if the memory of this process can be read.
+        (Credentials::Emulated, _) => rustix::fs::stat(c"/").map(drop),
+        // Here that cannot be, so that the kernel opens the skeleton's file.
+        (Credentials::Real, Some(_)) => {
+            rustix::fs::open(c"/proc/mounts", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(drop)
+        }
+        (Credentials::Real, None) => Ok(()),
+    }
+}
+
 /// Tries the candidates; returns only when none could be executed.
 ///
 /// As in Go's `exec.LookPath`, which runc uses: in the directories of `PATH`, what is missing, a directory or not
@@ -95,12 +170,11 @@ fn connect(entry: &Entry, streams: Streams<'_>) -> Result<(), Errno> {
 fn execute<'a>(
     candidates: impl Iterator<Item = &'a CStr>,
     lookup: Lookup,
-    argv: &StringArray,
-    env: &StringArray,
+    execve: impl Fn(&CStr) -> Errno,
 ) -> Report {
     let mut last = Report::Exec { index: 0, errno: Errno::NOENT.raw_os_error(), found: Found::Nothing };
     for (index, file) in (0u32..).zip(candidates) {
-        let errno = sys::execve(file, argv, env);
+        let errno = execve(file);
         let found = look(file);
         let report = Report::Exec { index, errno: errno.raw_os_error(), found };
         let passed_over = lookup == Lookup::SearchPath

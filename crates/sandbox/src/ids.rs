@@ -1,17 +1,19 @@
-//! The id ranges of the user namespace this process is in.
+//! The ids that are mapped in the user namespace of a step.
 
 use std::fs;
 use std::io;
 
 use thiserror::Error;
 
-/// Ids that are mapped in this user namespace.
+/// Ids that are mapped in a user namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ranges(Vec<Range>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     first: u32,
+    /// What the first one is called in the user namespace of this process.
+    outside: u32,
     count: u32,
 }
 
@@ -24,7 +26,7 @@ pub(crate) enum IdMapError {
     Syntax { path: &'static str, line: String },
 }
 
-/// The user and group ids that are mapped in this user namespace.
+/// The user and group ids that are mapped in a user namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdRanges {
     pub(crate) users: Ranges,
@@ -32,12 +34,21 @@ pub(crate) struct IdRanges {
 }
 
 impl IdRanges {
-    /// Reads them from `/proc/self/uid_map` and `/proc/self/gid_map`.
+    /// Reads those of this process from `/proc/self/uid_map` and `/proc/self/gid_map`.
     ///
     /// # References
     /// user_namespaces(7)
     pub(crate) fn of_this_process() -> Result<Self, IdMapError> {
         Ok(Self { users: read("/proc/self/uid_map")?, groups: read("/proc/self/gid_map")? })
+    }
+
+    /// Makes root of the user and group of this process, and maps nobody else.
+    pub(crate) fn single() -> Self {
+        let root = |outside| Ranges(vec![Range { first: 0, outside, count: 1 }]);
+        Self {
+            users: root(rustix::process::geteuid().as_raw()),
+            groups: root(rustix::process::getegid().as_raw()),
+        }
     }
 }
 
@@ -47,12 +58,15 @@ fn read(path: &'static str) -> Result<Ranges, IdMapError> {
 }
 
 impl Ranges {
-    /// Parses the lines "first-inside first-outside count"; the offending line is the error.
+    /// Parses the lines "first-inside first-outside count" to a map of the same numbers; the offending line is the
+    /// error.
     fn parse(text: &str) -> Result<Self, String> {
         let line = |line: &str| {
             let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
             match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
-                (Some(Ok(first)), Some(Ok(_)), Some(Ok(count)), None) => Ok(Range { first, count }),
+                (Some(Ok(first)), Some(Ok(_)), Some(Ok(count)), None) => {
+                    Ok(Range { first, outside: first, count })
+                }
                 _ => Err(line.to_owned()),
             }
         };
@@ -64,9 +78,9 @@ impl Ranges {
         self.0.iter().any(|range| id.checked_sub(range.first).is_some_and(|offset| offset < range.count))
     }
 
-    /// Returns the map, as the kernel wants it written, that gives a child namespace these ids under the same numbers.
-    pub(crate) fn identity_map(&self) -> String {
-        self.0.iter().map(|range| format!("{0} {0} {1}\n", range.first, range.count)).collect()
+    /// Returns the map as the kernel wants it written for a child of this process.
+    pub(crate) fn map(&self) -> String {
+        self.0.iter().map(|range| format!("{} {} {}\n", range.first, range.outside, range.count)).collect()
     }
 }
 
@@ -75,7 +89,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expect: Result<&str, &str>) {
-        let map = Ranges::parse(text).map(|ranges| ranges.identity_map());
+        let map = Ranges::parse(text).map(|ranges| ranges.map());
         assert_eq!(map.as_deref().map_err(String::as_str), expect);
     }
 
@@ -87,6 +101,13 @@ mod tests {
         check("0 1000\n", Err("0 1000"));
         check("0 1000 1 1\n", Err("0 1000 1 1"));
         check("0 -1 1\n", Err("0 -1 1"));
+    }
+
+    #[test]
+    fn a_single_id() {
+        let ids = IdRanges::single();
+        assert_eq!(ids.users.map(), format!("0 {} 1\n", rustix::process::geteuid().as_raw()));
+        assert!(ids.groups.contains(0) && !ids.groups.contains(1));
     }
 
     #[test]

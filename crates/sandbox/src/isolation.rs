@@ -36,9 +36,14 @@ impl Isolation {
         }
     }
 
+    /// Tells whether a step gets a user namespace of its own.
+    pub(crate) const fn has_user_namespace(self) -> bool {
+        matches!(self, Self::Userns | Self::UsernsSingle)
+    }
+
     /// Tells whether this version implements the isolation.
     pub const fn is_implemented(self) -> bool {
-        matches!(self, Self::Namespaces | Self::Userns)
+        matches!(self, Self::Namespaces | Self::Userns | Self::UsernsSingle | Self::Chroot)
     }
 }
 

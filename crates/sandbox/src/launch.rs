@@ -9,16 +9,18 @@ use std::thread;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::error::RunError;
 use crate::ids::IdRanges;
 use crate::isolation::Isolation;
+use crate::lineage::{Status, processes};
 use crate::monitor::{self, Descriptors};
 use crate::process::Network;
 use crate::program::{Program, Supervision};
-use crate::sys::{self, Cloned};
+use crate::sys::{self, Cloned, identity};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -60,14 +62,24 @@ impl Launcher {
         network: Network,
     ) -> Result<Running, RunError> {
         let flags = namespaces(isolation, network, program.supervision);
+        let root = program.entry.root.clone();
         let supervision = program.supervision;
-        let (child, parent) = pipes().map_err(failed("make the step's pipes"))?;
+        let (child, parent) = pipes(program.entry.filter.as_ref().is_some_and(|filter| filter.notifies))
+            .map_err(failed("make the step's pipes"))?;
         let cloned = self.run(move || clone_monitor(flags, &program, child));
         let (pid, pidfd) = cloned
             .map_err(failed("ask the launcher thread"))?
             .map_err(|errno| failed(refusal(isolation, network))(errno.into()))?;
-        let namespace = (supervision == Supervision::Subreaper).then(|| mount_namespace_of(pid)).flatten();
-        Ok(Running { pid, pidfd, supervision, namespace, pipes: parent, reaped: false })
+        let mark = match (supervision, root) {
+            (Supervision::PidNamespace, _) => None,
+            (Supervision::Subreaper, Some(root)) => {
+                rustix::fs::stat(root).ok().map(|stat| Mark::Root(stat.st_dev, stat.st_ino))
+            }
+            (Supervision::Subreaper, None) => {
+                mount_namespace_of(pid).map(|(device, inode)| Mark::MountNamespace(device, inode))
+            }
+        };
+        Ok(Running { pid, pidfd, supervision, mark, pipes: parent, reaped: false })
     }
 }
 
@@ -78,15 +90,19 @@ pub(crate) fn failed(operation: &'static str) -> impl Fn(io::Error) -> RunError 
 
 const fn refusal(isolation: Isolation, network: Network) -> &'static str {
     match (isolation, network) {
-        (Isolation::Userns, _) => "create a user namespace",
+        (Isolation::Userns | Isolation::UsernsSingle, _) => "create a user namespace",
+        (Isolation::Chroot, _) => "clone a process",
         (_, Network::None) => "create namespaces, a network namespace among them",
         (_, Network::Host) => "create namespaces",
     }
 }
 
 fn namespaces(isolation: Isolation, network: Network, supervision: Supervision) -> i32 {
+    if isolation == Isolation::Chroot {
+        return 0;
+    }
     let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if isolation == Isolation::Userns {
+    if isolation.has_user_namespace() {
         flags |= libc::CLONE_NEWUSER;
     }
     if supervision == Supervision::PidNamespace {
@@ -123,9 +139,11 @@ pub(crate) struct Pipes {
     pub(crate) report: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// Where the listener of a notifying filter comes from.
+    pub(crate) listener: Option<OwnedFd>,
 }
 
-fn pipes() -> io::Result<(Descriptors, Pipes)> {
+fn pipes(notifies: bool) -> io::Result<(Descriptors, Pipes)> {
     let (control_read, control_write) = pipe()?;
     let (report_read, report_write) = pipe()?;
     let (stdout_read, stdout_write) = pipe()?;
@@ -134,6 +152,7 @@ fn pipes() -> io::Result<(Descriptors, Pipes)> {
         rustix::fs::fcntl_setfl(reader, OFlags::NONBLOCK)?;
     }
     let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let (listener_read, listener_write) = if notifies { socket_pair().map(Some)? } else { None }.unzip();
     let builder = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).ok();
     let child = Descriptors {
         control: control_read,
@@ -142,15 +161,27 @@ fn pipes() -> io::Result<(Descriptors, Pipes)> {
         stdout: stdout_write,
         stderr: stderr_write,
         builder: builder.map(above_standard).transpose()?,
+        listener: listener_write,
     };
-    let parent =
-        Pipes { control: Some(control_write), report: report_read, stdout: stdout_read, stderr: stderr_read };
+    let parent = Pipes {
+        control: Some(control_write),
+        report: report_read,
+        stdout: stdout_read,
+        stderr: stderr_read,
+        listener: listener_read,
+    };
     Ok((child, parent))
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     Ok((above_standard(read)?, above_standard(write)?))
+}
+
+fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let (one, other) = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
+    Ok((above_standard(one)?, above_standard(other)?))
 }
 
 /// Moves a descriptor out of the way of the standard streams, which an embedding program may have closed.
@@ -168,18 +199,27 @@ pub(crate) struct Running {
     pid: Pid,
     pub(crate) pidfd: OwnedFd,
     supervision: Supervision,
-    /// Identifies the step's mount namespace, when its processes can outlive the monitor.
-    namespace: Option<(u64, u64)>,
+    /// What the step's processes are told by, when they can outlive the monitor.
+    mark: Option<Mark>,
     pub(crate) pipes: Pipes,
     reaped: bool,
 }
 
 impl Running {
+    /// Returns the process that all of the step descend from.
+    pub(crate) fn monitor(&self) -> Pid {
+        self.pid
+    }
+
     /// Writes the id maps of a new user namespace and lets the monitor go on.
-    pub(crate) fn go(&self, maps: Option<&IdRanges>) -> Result<(), RunError> {
-        if let Some(ids) = maps {
-            self.write_map("uid_map", &ids.users.identity_map())?;
-            self.write_map("gid_map", &ids.groups.identity_map())?;
+    pub(crate) fn go(&self, isolation: Isolation, ids: &IdRanges) -> Result<(), RunError> {
+        if isolation == Isolation::UsernsSingle {
+            // Who has no CAP_SETGID may map a group only when nobody in there can drop one: user_namespaces(7).
+            self.write_map("setgroups", "deny")?;
+        }
+        if isolation.has_user_namespace() {
+            self.write_map("uid_map", &ids.users.map())?;
+            self.write_map("gid_map", &ids.groups.map())?;
         }
         let Some(control) = &self.pipes.control else { return Ok(()) };
         rustix::io::write(control, b"g").map_err(|errno| failed("let the monitor go on")(errno.into()))?;
@@ -222,9 +262,9 @@ impl Running {
         };
         self.reaped = true;
         let finished = status.is_some_and(|status| status.exited());
-        match self.namespace {
-            Some(namespace) if !finished => {
-                sweep(namespace);
+        match self.mark {
+            Some(mark) if !finished => {
+                sweep(mark);
                 Err(RunError::MonitorDied)
             }
             _ => Ok(()),
@@ -245,11 +285,21 @@ fn mount_namespace_of(pid: Pid) -> Option<(u64, u64)> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-/// Kills what is left in a mount namespace whose monitor was killed by somebody else.
-fn sweep(namespace: (u64, u64)) {
+/// What only the processes of one step have, as device and inode.
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    MountNamespace(u64, u64),
+    Root(u64, u64),
+}
+
+/// Kills what is left of a step whose monitor was killed by somebody else.
+fn sweep(mark: Mark) {
     const ROUNDS: usize = 1000;
     for _ in 0..ROUNDS {
-        let left = processes().filter(|&pid| mount_namespace_of(pid) == Some(namespace));
+        let left = processes().filter_map(Pid::from_raw).filter(|&pid| match mark {
+            Mark::MountNamespace(device, inode) => mount_namespace_of(pid) == Some((device, inode)),
+            Mark::Root(device, inode) => root_of(pid) == Some((device, inode)),
+        });
         let killed = left.map(|pid| rustix::process::kill_process(pid, Signal::KILL));
         if killed.count() == 0 {
             return;
@@ -258,7 +308,14 @@ fn sweep(namespace: (u64, u64)) {
     }
 }
 
-fn processes() -> impl Iterator<Item = Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+/// The root directory of a process is shown to its own user, or with CAP_SYS_PTRACE.
+fn root_of(pid: Pid) -> Option<(u64, u64)> {
+    let number = pid.as_raw_nonzero();
+    let look = || rustix::fs::stat(format!("/proc/{number}/root"));
+    let stat = look().or_else(|errno| {
+        let status = Status::of(number.get()).ok_or(errno)?;
+        let ([.., uid], [.., gid]) = (status.uids, status.gids);
+        identity::with_file_ids(uid, gid, &status.groups, look)
+    });
+    stat.ok().map(|stat| (stat.st_dev, stat.st_ino))
 }

@@ -9,7 +9,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
 use crate::entry::{self, Streams};
 use crate::operations::Tree;
-use crate::program::{Program, Supervision};
+use crate::program::{Entry, Program, Supervision};
 use crate::report::{Report, Stage};
 use crate::sys;
 
@@ -24,6 +24,8 @@ pub(crate) struct Descriptors {
     pub(crate) stderr: OwnedFd,
     /// The builder, where the kernel gives a descriptor of it.
     pub(crate) builder: Option<OwnedFd>,
+    /// Where the listener of a notifying filter goes.
+    pub(crate) listener: Option<OwnedFd>,
 }
 
 /// Lives the monitor's life.
@@ -61,8 +63,8 @@ impl Drop for ExitOnUnwind<'_> {
 }
 
 impl Descriptors {
-    fn raw(&self) -> [RawFd; 6] {
-        let builder = self.builder.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+    fn raw(&self) -> [RawFd; 7] {
+        let optional = |fd: &Option<OwnedFd>| fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let raw = AsRawFd::as_raw_fd;
         [
             raw(&self.control),
@@ -70,7 +72,8 @@ impl Descriptors {
             raw(&self.stdin),
             raw(&self.stdout),
             raw(&self.stderr),
-            builder,
+            optional(&self.builder),
+            optional(&self.listener),
         ]
     }
 }
@@ -107,7 +110,7 @@ fn prepare_and_fork(program: &Program, fds: &Descriptors) -> Result<Step, Failur
     // Our memory is a copy of the builder's: nobody in the step may read it.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed(Stage::Supervise))?;
-    let fenced = program.supervision == Supervision::Subreaper && fence();
+    let fenced = program.supervision == Supervision::Subreaper && fence(&program.entry);
     // SAFETY: the child keeps to raw system calls and ends in `become_program`.
     match unsafe { sys::fork() }.map_err(failed(Stage::Fork))? {
         Some(first) => Ok(Step { first, supervision: program.supervision, signals, children, fenced }),
@@ -122,6 +125,7 @@ impl Descriptors {
             stdout: self.stdout.as_fd(),
             stderr: self.stderr.as_fd(),
             report: self.report.as_fd(),
+            listener: self.listener.as_ref().map(AsFd::as_fd),
         }
     }
 }
@@ -161,8 +165,13 @@ fn supervise(supervision: Supervision) -> Result<Option<OwnedFd>, Failure> {
 }
 
 /// Keeps our signals within our descendants; tells whether that holds, tried on our own parent.
-fn fence() -> bool {
-    sys::fence_signals().is_ok()
+fn fence(entry: &Entry) -> bool {
+    let root = entry
+        .domain
+        .filter(|domain| domain.confines_files())
+        .map(|_| rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))
+        .transpose();
+    root.and_then(|root| sys::fence_signals(root.as_ref().map(AsFd::as_fd))).is_ok()
         && rustix::process::getppid()
             .is_some_and(|parent| rustix::process::test_kill_process(parent) == Err(Errno::PERM))
 }

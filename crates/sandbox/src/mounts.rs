@@ -1,11 +1,14 @@
 //! What a step sees: its root filesystem and what is mounted into it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::owners::Owners;
 use crate::process::Process;
+use crate::secret::Secret;
 
 /// A root filesystem, the mounts in it and the process to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Spec {
     /// The root filesystem.
     pub rootfs: Rootfs,
@@ -13,6 +16,9 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// The process.
     pub process: Process,
+    /// Where owners are kept; wanted by a sandbox whose [`ownership`](crate::Sandbox::ownership) is recorded, and not
+    /// used by others.
+    pub owners: Option<Arc<dyn Owners>>,
 }
 
 /// A root filesystem.
@@ -29,6 +35,26 @@ pub enum Rootfs {
     },
     /// A plain directory, changed in place.
     Directory(PathBuf),
+}
+
+/// Which [`Rootfs`] the steps of a sandbox want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RootfsForm {
+    /// [`Rootfs::Overlay`].
+    Overlay,
+    /// [`Rootfs::Directory`]: nothing can be mounted, or not on the filesystem the sandbox was tried on.
+    Directory,
+}
+
+/// How what a step sees besides its root filesystem gets there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mounting {
+    /// [`Spec::mounts`] are mounted.
+    Kernel,
+    /// Nothing can be mounted: the embedder puts files into the tree before the step and takes them out after it.
+    /// [`Spec::mounts`] may name [`MountKind::Proc`], [`MountKind::Sysfs`], [`MountKind::Dev`] and [`MountKind::File`]
+    /// only, the last with a placeholder at its target: a file with the same size, owner and mode.
+    Placed,
 }
 
 /// Something mounted into the root filesystem.
@@ -77,7 +103,7 @@ pub enum MountKind {
         /// The mode of its root.
         mode: u32,
     },
-    /// A directory whose changes are thrown away: an overlay of its own.
+    /// A directory or file whose changes are thrown away: part of an overlay of its own.
     Overlay {
         /// Lower directories, lowest first; at least one.
         lower: Vec<PathBuf>,
@@ -85,13 +111,42 @@ pub enum MountKind {
         upper: PathBuf,
         /// An empty directory beside `upper`, used by no other mount before.
         work: PathBuf,
+        /// What of the overlay is mounted; empty for all of it. Symlinks in it stay inside the overlay.
+        subpath: PathBuf,
+        /// Whether the step may write.
+        access: Access,
+    },
+    /// A read-only file in a memory filesystem of its own, which is never swapped out. The target is a file.
+    File {
+        /// What it holds.
+        content: Secret,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// Its permission bits; without an `x` among them it cannot be executed at all.
+        mode: u32,
     },
     /// `/proc` with Docker's masked and read-only paths.
     Proc,
     /// `/sys`, read-only, with Docker's masked paths.
     Sysfs,
-    /// A minimal `/dev`: null, zero, full, random, urandom, tty, pts, shm and the usual symlinks.
+    /// A minimal `/dev`: null, zero, full, random, urandom, tty, pts, shm, mqueue and the usual symlinks.
     Dev,
+}
+
+impl MountKind {
+    /// Tells whether the target has to be a directory.
+    pub(crate) fn is_directory(&self) -> bool {
+        match self {
+            Self::Bind { source, .. } => source.is_dir(),
+            Self::Overlay { lower, upper, subpath, .. } => {
+                lower.iter().chain([upper]).any(|layer| layer.join(subpath).is_dir())
+            }
+            Self::File { .. } => false,
+            Self::Tmpfs { .. } | Self::Proc | Self::Sysfs | Self::Dev => true,
+        }
+    }
 }
 
 /// Whether a bind mount can be written.

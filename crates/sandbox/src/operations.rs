@@ -9,10 +9,10 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::loopback;
 use crate::mounts::Access;
-use crate::program::{Action, Filesystem, OverlayPlan};
+use crate::program::{Action, Filesystem, MemoryFile, OverlayPlan};
 use crate::sys;
 
 /// Device nodes of an image, a context or a cache are files like others and never opened as devices: a real root has
@@ -41,22 +41,27 @@ impl Tree {
                 rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             }
             Action::Hostname(name) => rustix::system::sethostname(name),
-            Action::LoopbackUp => loopback_up(),
+            Action::LoopbackUp => loopback::bring_up(),
             Action::RootOverlay(plan) => self.root_overlay(plan),
             Action::RootDirectory(path) => self.root_directory(path),
             Action::ReplaceDirectory(name) => self.replace_directory(name),
             Action::Bind { source, recursive, access, target } => {
                 self.attach(bind(source, *recursive, attributes(*access))?, target)
             }
-            Action::Overlay { plan, target } => self.attach(overlay(plan)?, target),
+            Action::Overlay { plan, subpath, access, target } => {
+                let mount = overlay(plan)?;
+                self.attach(self.part(mount, subpath.as_deref(), attributes(*access))?, target)
+            }
+            Action::File { file, target } => self.attach(self.memory_file(file)?, target),
             Action::Filesystem { filesystem, target } => self.attach(new_filesystem(filesystem)?, target),
-            Action::Sysfs { target } => self.attach(sysfs()?, target),
+            Action::Sysfs { access, target } => self.attach(sysfs(*access)?, target),
             Action::Mask(path) => self.mask(path),
             Action::ReadOnly(path) => self.read_only(path),
             Action::Dev { target } => self.dev(target),
             Action::Device { name, host } => self.device(name, host),
             Action::DevFilesystem { name, filesystem } => self.dev_filesystem(name, filesystem),
-            Action::DevDirectory { name } => self.dev_directory(name),
+            Action::MakeDirectory { parent, name } => self.make_directory(parent, name),
+            Action::MakeFile { parent, name } => self.make_file(parent, name),
             Action::DevLink { name, to } => rustix::fs::symlinkat(*to, self.dev_fd()?, *name),
             Action::EnterRoot => self.enter_root(),
         }
@@ -93,18 +98,7 @@ impl Tree {
 
     /// Opens a path as a process whose root is the step's would see it: no symlink and no `..` leads outside.
     fn locate(&self, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
-        // EAGAIN: something was renamed or mounted anywhere while `..` was resolved.
-        const ATTEMPTS: usize = 64;
-        let root = self.root_fd()?;
-        let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..ATTEMPTS {
-            match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                result => return result,
-            }
-        }
-        Err(Errno::AGAIN)
+        resolve(self.root_fd()?, path, flags)
     }
 
     /// Opens what is at a path itself; `None` when nothing is.
@@ -118,6 +112,48 @@ impl Tree {
 
     fn attach(&self, mount: OwnedFd, target: &CStr) -> Result<()> {
         attach_on(mount.as_fd(), self.locate(target, OFlags::empty())?.as_fd())
+    }
+
+    /// Takes what is at `path` in a detached mount, with these attributes.
+    ///
+    /// Before Linux 6.15 a part of a mount can be taken only while that is attached: it is, to the root, for a moment.
+    fn part(&self, whole: OwnedFd, path: Option<&CStr>, attributes: MountAttrFlags) -> Result<OwnedFd> {
+        let part = match path {
+            None => whole,
+            Some(path) => {
+                attach_on(whole.as_fd(), self.root_fd()?)?;
+                let part =
+                    resolve(whole.as_fd(), path, OFlags::empty()).and_then(|found| copy_mount(found.as_fd()));
+                rustix::process::fchdir(&whole)?;
+                rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+                part?
+            }
+        };
+        sys::restrict(part.as_fd(), attributes, false)?;
+        Ok(part)
+    }
+
+    /// Makes a file in a ramfs of its own, whose pages are never written to a swap device.
+    fn memory_file(&self, file: &MemoryFile) -> Result<OwnedFd> {
+        let name = c"file";
+        let memory = make(c"ramfs", &[], MountAttrFlags::MOUNT_ATTR_NOSUID | NO_DEVICES)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&memory, name, flags, Mode::empty())?;
+        let mut rest = file.content.expose();
+        while !rest.is_empty() {
+            let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, rest))?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        rustix::fs::fchown(&fd, Some(file.uid), Some(file.gid))?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(file.mode))?;
+        drop(fd);
+        let executable = file.mode & 0o111 != 0;
+        let inert = if executable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NOEXEC };
+        self.part(
+            memory,
+            Some(name),
+            inert | attributes(Access::ReadOnly) | MountAttrFlags::MOUNT_ATTR_NOSUID,
+        )
     }
 
     fn mask(&self, path: &CStr) -> Result<()> {
@@ -149,23 +185,38 @@ impl Tree {
         Ok(())
     }
 
-    /// Binds a device: a tmpfs mounted in a user namespace opens none of its own.
+    /// Binds a device: a tmpfs mounted in a user namespace opens none of its own. Read-only, which devices are written
+    /// through all the same: its mode and owner are those of the host's.
     fn device(&self, name: &CStr, host: &CStr) -> Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let target = rustix::fs::openat(self.dev_fd()?, name, flags, Mode::from_raw_mode(0o666))?;
-        attach_on(bind(host, false, MountAttrFlags::empty())?.as_fd(), target.as_fd())
+        attach_on(bind(host, false, MountAttrFlags::MOUNT_ATTR_RDONLY)?.as_fd(), target.as_fd())
     }
 
     fn dev_filesystem(&self, name: &CStr, filesystem: &Filesystem) -> Result<()> {
         let dev = self.dev_fd()?;
         rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
-        attach_at(new_filesystem(filesystem)?.as_fd(), dev, name)
+        match new_filesystem(filesystem) {
+            // A kernel built without POSIX message queues.
+            Err(Errno::NODEV) if filesystem.kind == c"mqueue" => Ok(()),
+            mount => attach_at(mount?.as_fd(), dev, name),
+        }
     }
 
-    fn dev_directory(&self, name: &CStr) -> Result<()> {
-        match rustix::fs::mkdirat(self.dev_fd()?, name, Mode::from_raw_mode(0o755)) {
-            Err(rustix::io::Errno::EXIST) => Ok(()),
+    fn make_directory(&self, parent: &CStr, name: &CStr) -> Result<()> {
+        let parent = self.locate(parent, OFlags::DIRECTORY)?;
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => Ok(()),
             made => made,
+        }
+    }
+
+    fn make_file(&self, parent: &CStr, name: &CStr) -> Result<()> {
+        let parent = self.locate(parent, OFlags::DIRECTORY)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => Ok(()),
+            made => made.map(drop),
         }
     }
 
@@ -184,10 +235,26 @@ impl Tree {
     }
 }
 
-fn loopback_up() -> Result<()> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    sys::loopback_up(socket.as_fd())
+/// Opens a path below `root`, which it cannot leave.
+fn resolve(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    // EAGAIN: something was renamed or mounted anywhere while `..` was resolved.
+    const ATTEMPTS: usize = 64;
+    let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    for _ in 0..ATTEMPTS {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// Copies the mount that a descriptor is in, from there on.
+fn copy_mount(from: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(from, c"", flags)
 }
 
 fn attach_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &CStr) -> Result<()> {
@@ -247,12 +314,14 @@ fn finish(context: OwnedFd, attributes: MountAttrFlags) -> Result<OwnedFd> {
 }
 
 /// Mounts a sysfs, which only the owner of the network namespace may; else takes the host's.
-fn sysfs() -> Result<OwnedFd> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    make(c"sysfs", &[], attributes).or_else(|_| bind(c"/sys", true, MountAttrFlags::MOUNT_ATTR_RDONLY))
+fn sysfs(access: Access) -> Result<OwnedFd> {
+    let writing = match access {
+        Access::ReadOnly => MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Access::ReadWrite => MountAttrFlags::empty(),
+    };
+    let attributes =
+        writing | MountAttrFlags::MOUNT_ATTR_NOSUID | NO_DEVICES | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    make(c"sysfs", &[], attributes).or_else(|_| bind(c"/sys", true, writing))
 }
 
 /// Mounts an overlay, detached. `userxattr` always: without it a directory cannot be replaced in a user namespace, and

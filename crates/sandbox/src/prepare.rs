@@ -3,25 +3,35 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::mount::MountAttrFlags;
-use rustix::thread::{Gid, Uid};
+use rustix::thread::{CapabilitySet, Gid, Uid};
 
+use crate::capabilities::{DEFAULT, IN_CHANGED_ROOT};
+use crate::emulation;
 use crate::error::RunError;
 use crate::ids::IdRanges;
 use crate::isolation::Isolation;
-use crate::mounts::{Access, Mount, MountKind, Rootfs, Spec};
+use crate::mounts::{Access, Mount, MountKind, Rootfs, RootfsForm, Spec};
 use crate::overlay;
-use crate::process::{Network, Process, Resource, Rlimit};
-use crate::program::{Action, Entry, Executable, Filesystem, Lookup, Operation, Program, Supervision};
-use crate::seccomp;
+use crate::own_program::OwnProgram;
+use crate::process::{Confinement, Network, Process, Resource, Rlimit};
+use crate::program::{
+    Action, Credentials, Entry, Executable, Filesystem, Lookup, MemoryFile, Operation, Privileges, Program,
+    Supervision,
+};
+use crate::seccomp::{self, Filter};
+use crate::single;
 use crate::sys::StringArray;
+use crate::sys::landlock::{Abi, Domain};
 
 /// How the steps of a sandbox are made, found by the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mode {
     pub(crate) isolation: Isolation,
     pub(crate) proc: ProcMount,
+    pub(crate) rootfs: RootfsForm,
 }
 
 /// Where a step's `/proc` comes from.
@@ -58,17 +68,16 @@ const HOST_DEVICES: [(&CStr, &CStr); 6] = [
     (c"tty", c"/dev/tty"),
 ];
 
-const DEV_LINKS: [(&CStr, &CStr); 6] = [
+const DEV_LINKS: [(&CStr, &CStr); 5] = [
     (c"fd", c"/proc/self/fd"),
     (c"stdin", c"/proc/self/fd/0"),
     (c"stdout", c"/proc/self/fd/1"),
     (c"stderr", c"/proc/self/fd/2"),
-    (c"core", c"/proc/kcore"),
     (c"ptmx", c"pts/ptmx"),
 ];
 
 /// What Docker hides below `/proc` and `/sys`.
-const MASKED_PROC: [&str; 10] = [
+pub(crate) const MASKED_PROC: [&str; 10] = [
     "asound",
     "acpi",
     "interrupts",
@@ -80,7 +89,7 @@ const MASKED_PROC: [&str; 10] = [
     "sched_debug",
     "scsi",
 ];
-const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(crate) const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 
 /// The group of terminals in every distribution's `/etc/group`.
@@ -94,6 +103,56 @@ pub(crate) fn program(
     purpose: Purpose,
 ) -> Result<Program, RunError> {
     let process = &spec.process;
+    let (operations, root) = match (mode.isolation, &spec.rootfs) {
+        (Isolation::Chroot, Rootfs::Directory(path)) => (Vec::new(), Some(c_path(&absolute(path)?)?)),
+        (Isolation::Chroot, Rootfs::Overlay { .. }) => {
+            return Err(RunError::Invalid("nothing can be mounted in this isolation: an overlay".to_owned()));
+        }
+        _ => (operations(spec, mode, ids, purpose)?, None),
+    };
+    let supervision = match mode.proc {
+        ProcMount::Fresh => Supervision::PidNamespace,
+        ProcMount::Host => Supervision::Subreaper,
+    };
+    let walls = Walls::of(mode, spec)?;
+    Ok(Program { operations, entry: entry(process, mode.isolation, purpose, root, walls)?, supervision })
+}
+
+/// What the step's first process gives up.
+struct Walls {
+    filter: Option<Arc<Filter>>,
+    privileges: Privileges,
+    capabilities: Option<CapabilitySet>,
+    domain: Option<Domain>,
+}
+
+impl Walls {
+    fn of(mode: Mode, spec: &Spec) -> Result<Self, RunError> {
+        let abi = Abi::of_this_kernel();
+        let (privileges, capabilities, domain) = match (mode.isolation, mode.proc) {
+            // A pod's root has no CAP_SYS_ADMIN, with which a filter could do without no_new_privs.
+            (Isolation::Chroot, _) => (Privileges::Fixed, IN_CHANGED_ROOT, Some(abi.everything())),
+            (_, ProcMount::Host) => (Privileges::Gained, DEFAULT, Some(abi.signals())),
+            (_, ProcMount::Fresh) => (Privileges::Gained, DEFAULT, None),
+        };
+        match (spec.process.confinement, mode.isolation) {
+            (Confinement::Default, _) => {
+                let filter = Some(seccomp::filter(&emulation::rules(mode, spec)));
+                Ok(Self { filter, privileges, capabilities: Some(capabilities), domain })
+            }
+            (Confinement::Lifted, Isolation::Namespaces | Isolation::Userns) => {
+                Ok(Self { filter: None, privileges, capabilities: None, domain })
+            }
+            (Confinement::Lifted, isolation) => {
+                Err(RunError::Invalid(format!("the isolation {isolation} cannot do without its filter")))
+            }
+        }
+    }
+}
+
+/// What the monitor does where it has namespaces of its own.
+fn operations(spec: &Spec, mode: Mode, ids: &IdRanges, purpose: Purpose) -> Result<Vec<Operation>, RunError> {
+    let process = &spec.process;
     let mut operations = vec![
         operation(Action::PrivateMounts, "make mounts private", Path::new("/")),
         named(
@@ -103,23 +162,20 @@ pub(crate) fn program(
         ),
     ];
     if process.network == Network::None {
-        let what = "bring up the loopback interface of a network namespace (CAP_NET_ADMIN is missing?)";
+        let what = "bring up the loopback interface of a network namespace";
         operations.push(named(Action::LoopbackUp, what, ""));
     }
     operations.push(root(&spec.rootfs)?);
-    if purpose == Purpose::Rehearse {
+    if purpose == Purpose::Rehearse && mode.rootfs == RootfsForm::Overlay {
         let what = "replace a directory of the overlay's lower layer";
         operations.push(named(Action::ReplaceDirectory(REHEARSAL_DIRECTORY), what, ""));
     }
-    for mount in &spec.mounts {
-        push_mount(&mut operations, mount, mode, ids, &spec.mounts)?;
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        push_inner_target(&mut operations, mount, spec.mounts.get(..index).unwrap_or_default())?;
+        push_mount(&mut operations, mount, mode, ids, spec)?;
     }
     operations.push(named(Action::EnterRoot, "enter the root filesystem", ""));
-    let supervision = match mode.proc {
-        ProcMount::Fresh => Supervision::PidNamespace,
-        ProcMount::Host => Supervision::Subreaper,
-    };
-    Ok(Program { operations, entry: entry(process, purpose)?, supervision })
+    Ok(operations)
 }
 
 fn named(action: Action, name: &'static str, target: &str) -> Operation {
@@ -148,10 +204,11 @@ fn push_mount(
     mount: &Mount,
     mode: Mode,
     ids: &IdRanges,
-    all: &[Mount],
+    spec: &Spec,
 ) -> Result<(), RunError> {
     let path = mount.target.as_path();
     let target = inside(path)?;
+    let confinement = spec.process.confinement;
     match &mount.kind {
         MountKind::Bind { source, access, recursive } => {
             let source = c_path(&absolute(source)?)?;
@@ -162,19 +219,68 @@ fn push_mount(
             let filesystem = tmpfs(*size, *mode)?;
             operations.push(operation(Action::Filesystem { filesystem, target }, "mount a tmpfs on", path));
         }
-        MountKind::Overlay { lower, upper, work } => {
+        MountKind::Overlay { lower, upper, work, subpath, access } => {
             let plan = overlay::plan(lower, upper, work)?;
-            operations.push(operation(Action::Overlay { plan, target }, "mount an overlay on", path));
+            let subpath = (!subpath.as_os_str().is_empty()).then(|| c_path(subpath)).transpose()?;
+            let action = Action::Overlay { plan, subpath, access: *access, target };
+            operations.push(operation(action, "mount an overlay on", path));
         }
-        MountKind::Proc => push_proc(operations, path, target, mode.proc)?,
-        MountKind::Sysfs => {
-            operations.push(operation(Action::Sysfs { target }, "mount sysfs on", path));
-            for name in MASKED_SYS {
-                let masked = path.join(name);
-                operations.push(operation(Action::Mask(inside(&masked)?), "mask", &masked));
+        MountKind::File { content, uid, gid, mode: permissions } => {
+            let (mut uid, mut gid) = (Uid::from_raw(id(*uid)?), Gid::from_raw(id(*gid)?));
+            if mode.isolation == Isolation::UsernsSingle {
+                // The emulation knows better.
+                (uid, gid) = (Uid::ROOT, Gid::ROOT);
             }
+            let file = MemoryFile { content: content.clone(), uid, gid, mode: permissions & 0o777 };
+            operations.push(operation(Action::File { file, target }, "mount a file in memory on", path));
         }
-        MountKind::Dev => push_dev(operations, path, target, ids, all)?,
+        MountKind::Proc => push_proc(operations, path, target, mode.proc, confinement)?,
+        MountKind::Sysfs => push_sysfs(operations, path, target, confinement)?,
+        MountKind::Dev => push_dev(operations, path, target, ids, &spec.mounts)?,
+    }
+    Ok(())
+}
+
+/// Makes the target of a mount within a filesystem that is new, where nobody could make it before.
+fn push_inner_target(
+    operations: &mut Vec<Operation>,
+    mount: &Mount,
+    earlier: &[Mount],
+) -> Result<(), RunError> {
+    let outer = earlier
+        .iter()
+        .rev()
+        .find(|outer| mount.target.starts_with(&outer.target) && mount.target != outer.target);
+    let Some(Mount { target: outer, kind: MountKind::Tmpfs { .. } | MountKind::Dev }) = outer else {
+        return Ok(());
+    };
+    let missing = mount.target.ancestors().take_while(|path| *path != outer).collect::<Vec<_>>();
+    for path in missing.into_iter().rev() {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        let (parent, name) = (inside(parent)?, c_string(name)?);
+        operations.push(if path == mount.target && !mount.kind.is_directory() {
+            operation(Action::MakeFile { parent, name }, "make the file", path)
+        } else {
+            operation(Action::MakeDirectory { parent, name }, "make the directory", path)
+        });
+    }
+    Ok(())
+}
+
+fn push_sysfs(
+    operations: &mut Vec<Operation>,
+    path: &Path,
+    target: CString,
+    confinement: Confinement,
+) -> Result<(), RunError> {
+    let (access, masked): (_, &[&str]) = match confinement {
+        Confinement::Default => (Access::ReadOnly, &MASKED_SYS),
+        Confinement::Lifted => (Access::ReadWrite, &[]),
+    };
+    operations.push(operation(Action::Sysfs { access, target }, "mount sysfs on", path));
+    for name in masked {
+        let masked = path.join(name);
+        operations.push(operation(Action::Mask(inside(&masked)?), "mask", &masked));
     }
     Ok(())
 }
@@ -193,6 +299,7 @@ fn push_proc(
     path: &Path,
     target: CString,
     mount: ProcMount,
+    confinement: Confinement,
 ) -> Result<(), RunError> {
     operations.push(match mount {
         ProcMount::Fresh => {
@@ -206,6 +313,9 @@ fn push_proc(
             operation(action, "bind the host's /proc on", path)
         }
     });
+    if confinement == Confinement::Lifted {
+        return Ok(());
+    }
     for name in READ_ONLY_PROC {
         let inner = path.join(name);
         operations.push(operation(Action::ReadOnly(inside(&inner)?), "make read-only", &inner));
@@ -239,10 +349,13 @@ fn push_dev(
         pts.push((c"gid", c_string(TTY_GROUP.to_string().as_ref())?));
     }
     let shm = vec![(c"mode", c"1777".to_owned()), (c"size", c"65536k".to_owned())];
+    let mqueue = Vec::new();
     let no_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    for (name, kind, options, attributes) in
-        [(c"pts", c"devpts", pts, no_exec), (c"shm", c"tmpfs", shm, inert())]
-    {
+    for (name, kind, options, attributes) in [
+        (c"pts", c"devpts", pts, no_exec),
+        (c"shm", c"tmpfs", shm, inert()),
+        (c"mqueue", c"mqueue", mqueue, inert()),
+    ] {
         // A mount of the step's own takes the place of the default one.
         if all.iter().all(|mount| mount.target != inner(name)) {
             let filesystem = Filesystem { kind, options, attributes };
@@ -253,43 +366,54 @@ fn push_dev(
     for (name, to) in DEV_LINKS {
         operations.push(operation(Action::DevLink { name, to }, "make the symlink", &inner(name)));
     }
-    push_dev_directories(operations, path, all)
-}
-
-/// Makes the targets of mounts right below `/dev`: nobody could make them before it is mounted.
-fn push_dev_directories(
-    operations: &mut Vec<Operation>,
-    dev: &Path,
-    mounts: &[Mount],
-) -> Result<(), RunError> {
-    for mount in mounts.iter().filter(|mount| mount.target.parent() == Some(dev)) {
-        if let Some(name) = mount.target.file_name() {
-            let name = c_string(name)?;
-            operations.push(operation(Action::DevDirectory { name }, "make the directory", &mount.target));
-        }
-    }
     Ok(())
 }
 
-fn entry(process: &Process, purpose: Purpose) -> Result<Entry, RunError> {
-    let user = &process.user;
-    let id = |id: u32| match id {
+fn id(id: u32) -> Result<u32, RunError> {
+    match id {
         u32::MAX => Err(RunError::Invalid(format!("{id} is no user or group id"))),
         id => Ok(id),
+    }
+}
+
+fn entry(
+    process: &Process,
+    isolation: Isolation,
+    purpose: Purpose,
+    root: Option<CString>,
+    walls: Walls,
+) -> Result<Entry, RunError> {
+    let user = &process.user;
+    let mut rlimits: Vec<_> = process.rlimits.iter().map(limit).collect();
+    let credentials = match isolation {
+        Isolation::UsernsSingle => {
+            rlimits.retain(|(resource, _)| *resource != single::LIMIT);
+            rlimits.push((single::LIMIT, single::first_limit(user)));
+            Credentials::Emulated
+        }
+        _ => Credentials::Real,
     };
     let groups = user.groups.iter().map(|&group| id(group).map(Gid::from_raw)).collect::<Result<_, _>>()?;
+    let program = match purpose {
+        Purpose::Run => executable(process)?,
+        Purpose::Rehearse => Executable::Nothing,
+    };
+    let Walls { filter, privileges, capabilities, domain } = walls;
     Ok(Entry {
         uid: Uid::from_raw(id(user.uid)?),
         gid: Gid::from_raw(id(user.gid)?),
         groups,
+        credentials,
         cwd: inside(&process.cwd)?,
         umask: process.umask & 0o777,
-        rlimits: process.rlimits.iter().map(limit).collect(),
-        filter: seccomp::default_filter(),
-        program: match purpose {
-            Purpose::Run => executable(process)?,
-            Purpose::Rehearse => Executable::Nothing,
-        },
+        rlimits,
+        filter,
+        privileges,
+        capabilities,
+        domain,
+        root,
+        program,
+        own_program: OwnProgram::of_this_process(),
     })
 }
 
@@ -302,17 +426,22 @@ fn executable(process: &Process) -> Result<Executable, RunError> {
     } else {
         (Lookup::SearchPath, search_path(process).map(|directory| directory.join(program)).collect())
     };
-    let variable = |(name, value): &(std::ffi::OsString, std::ffi::OsString)| {
-        let mut text = name.clone();
-        text.push("=");
-        text.push(value);
-        c_string(&text)
-    };
+    let public = process.env.iter().map(|(name, value)| variable(name, value.as_bytes()));
+    let secret = process.secret_env.iter().map(|(name, value)| variable(name, value.expose()));
     Ok(Executable::Files {
         candidates: files.iter().map(|file| c_path(file)).collect::<Result<_, _>>()?,
         lookup,
         argv: StringArray::new(process.argv.iter().map(|a| c_string(a)).collect::<Result<_, _>>()?),
-        env: StringArray::new(process.env.iter().map(variable).collect::<Result<_, _>>()?),
+        env: StringArray::new(public.chain(secret).collect::<Result<_, _>>()?),
+    })
+}
+
+/// Makes the text of a variable; a value is not shown, whatever is wrong with it.
+fn variable(name: &OsStr, value: &[u8]) -> Result<CString, RunError> {
+    let text = [name.as_bytes(), b"=", value].concat();
+    CString::new(text).map_err(|error| {
+        drop(zeroize::Zeroizing::new(error.into_vec()));
+        RunError::Invalid(format!("the variable {name:?} contains a null byte"))
     })
 }
 
@@ -389,7 +518,13 @@ mod tests {
         let check = |change: &dyn Fn(&mut Process)| {
             let mut process = Process::new(["/bin/true"]);
             change(&mut process);
-            assert!(matches!(entry(&process, Purpose::Run), Err(RunError::Invalid(_))), "{process:?}");
+            let (rootfs, mounts) = (Rootfs::Directory("/".into()), Vec::new());
+            let spec = Spec { rootfs, mounts, process, owners: None };
+            let mode =
+                Mode { isolation: Isolation::Chroot, proc: ProcMount::Host, rootfs: RootfsForm::Directory };
+            let ids = IdRanges::of_this_process().unwrap();
+            let made = program(&spec, mode, &ids, Purpose::Run);
+            assert!(matches!(made, Err(RunError::Invalid(_))), "{spec:?}");
         };
         check(&|process| process.argv.clear());
         check(&|process| process.argv = vec!["".into()]);

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fd::BorrowedFd;
+use rustix::fs::Stat;
 use thiserror::Error;
 
 use crate::cancel::Cancel;
@@ -13,10 +16,11 @@ use crate::error::RunError;
 use crate::ids::IdRanges;
 use crate::isolation::Isolation;
 use crate::launch::Launcher;
-use crate::mounts::{Mount, Rootfs, Spec};
+use crate::mounts::{Mount, Rootfs, RootfsForm, Spec};
+use crate::owners::{Owners, Recorded};
 use crate::prepare::{self, Mode, ProcMount, Purpose};
 use crate::process::{Exit, Process};
-use crate::supervise::supervise;
+use crate::step::Setting;
 
 /// What happened when each isolation was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +69,11 @@ impl Failure {
         matches!(self, Self::Operation { operation, errno, .. }
             if operation.contains("overlay") && REFUSALS.contains(errno))
     }
+
+    /// Tells whether a `/proc` of the step's own was refused.
+    fn is_proc_refused(&self) -> bool {
+        matches!(self, Self::Operation { operation: prepare::MOUNT_NEW_PROC, .. })
+    }
 }
 
 impl From<RunError> for Failure {
@@ -82,32 +91,18 @@ impl From<RunError> for Failure {
 ///
 /// Takes a few milliseconds for each, and leaves nothing behind. `scratch` must exist.
 pub fn probe(scratch: &Path) -> Probe {
-    let launcher = Launcher::new();
     let attempts = Isolation::ALL
         .into_iter()
-        .map(|isolation| {
-            let found = match &launcher {
-                Ok(launcher) => try_isolation(isolation, scratch, launcher),
-                Err(error) => Err(no_thread(error)),
-            };
-            Attempt { isolation, outcome: found.map(drop) }
-        })
+        .map(|isolation| Attempt { isolation, outcome: try_isolation(isolation, scratch).map(drop) })
         .collect();
     Probe { attempts, scratch: scratch.to_owned(), uid: rustix::process::geteuid().as_raw() }
 }
 
 /// Tries `isolations` in turn and returns the first that works.
-pub(crate) fn choose(
-    isolations: &[Isolation],
-    scratch: &Path,
-) -> Result<(Launcher, Mode, IdRanges), Unavailable> {
+pub(crate) fn choose(isolations: &[Isolation], scratch: &Path) -> Result<Setting, Unavailable> {
     let mut attempts = Vec::new();
     for &isolation in isolations {
-        let found = Launcher::new().map_err(|error| no_thread(&error)).and_then(|launcher| {
-            let (mode, ids) = try_isolation(isolation, scratch, &launcher)?;
-            Ok((launcher, mode, ids))
-        });
-        match found {
+        match try_isolation(isolation, scratch) {
             Ok(found) => return Ok(found),
             Err(failure) => attempts.push(Attempt { isolation, outcome: Err(failure) }),
         }
@@ -121,47 +116,84 @@ fn no_thread(error: &io::Error) -> Failure {
     Failure::Operation { operation: "start a thread", target: String::new(), errno }
 }
 
-/// Tries an isolation with its own `/proc`, then with the host's.
-fn try_isolation(
-    isolation: Isolation,
-    scratch: &Path,
-    launcher: &Launcher,
-) -> Result<(Mode, IdRanges), Failure> {
+/// Tries an isolation on an overlay, then on a plain directory where the scratch directory is refused as an upper
+/// layer; each with a `/proc` of its own, then with the host's.
+fn try_isolation(isolation: Isolation, scratch: &Path) -> Result<Setting, Failure> {
     if !isolation.is_implemented() {
         return Err(Failure::NotImplemented);
     }
-    let ids = IdRanges::of_this_process().map_err(|error| Failure::Operation {
-        operation: "read",
-        target: error.to_string(),
-        errno: 0,
-    })?;
-    let fresh = Mode { isolation, proc: ProcMount::Fresh };
-    let host = Mode { isolation, proc: ProcMount::Host };
-    rehearse(fresh, scratch, launcher, &ids)
-        .map(|()| fresh)
-        .or_else(|first| match first {
-            Failure::Operation { operation: prepare::MOUNT_NEW_PROC, .. } => {
-                rehearse(host, scratch, launcher, &ids).map(|()| host)
+    let launcher = Launcher::new().map_err(|error| no_thread(&error))?;
+    let ids = match isolation {
+        Isolation::UsernsSingle => IdRanges::single(),
+        _ => IdRanges::of_this_process().map_err(|error| Failure::Operation {
+            operation: "read",
+            target: error.to_string(),
+            errno: 0,
+        })?,
+    };
+    let (proc, rootfs) = match isolation {
+        Isolation::Chroot => (ProcMount::Host, RootfsForm::Directory),
+        _ => (ProcMount::Fresh, RootfsForm::Overlay),
+    };
+    if isolation == Isolation::Chroot {
+        injects_descriptors()?;
+    }
+    let mode = Mode { isolation, proc, rootfs };
+    let mut setting = Setting { launcher, mode, ids, scratch: scratch.to_owned() };
+    loop {
+        let Mode { proc, rootfs, .. } = setting.mode;
+        match rehearse(&setting) {
+            Ok(()) => return Ok(setting),
+            Err(failure) if failure.is_upper_refused() && rootfs == RootfsForm::Overlay => {
+                setting.mode.rootfs = RootfsForm::Directory;
             }
-            other => Err(other),
-        })
-        .map(|mode| (mode, ids))
+            Err(failure) if failure.is_proc_refused() && proc == ProcMount::Fresh => {
+                setting.mode.proc = ProcMount::Host;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// Tells whether the kernel gives a process a descriptor in answer to a call: SECCOMP_ADDFD_FLAG_SEND is Linux 5.14.
+fn injects_descriptors() -> Result<(), Failure> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) >= (Some(5), Some(14)) {
+        return Ok(());
+    }
+    let operation = "answer system calls with descriptors (Linux 5.14) on Linux";
+    Err(Failure::Operation { operation, target: release, errno: libc::ENOSYS })
 }
 
 /// Does everything that a step does up to its execve.
-fn rehearse(mode: Mode, scratch: &Path, launcher: &Launcher, ids: &IdRanges) -> Result<(), Failure> {
+fn rehearse(setting: &Setting) -> Result<(), Failure> {
+    let scratch = &setting.scratch;
     let place = Place::new(scratch).map_err(|source| Failure::Operation {
         operation: "write to the scratch directory",
         target: scratch.display().to_string(),
         errno: source.raw_os_error().unwrap_or(0),
     })?;
-    let spec = Spec { rootfs: place.rootfs(), mounts: Mount::defaults(), process: Process::new(["/"]) };
-    let program = Arc::new(prepare::program(&spec, mode, ids, Purpose::Rehearse)?);
-    let running = launcher.start(Arc::clone(&program), mode.isolation, spec.process.network)?;
-    running.go((mode.isolation == Isolation::Userns).then_some(ids))?;
-    match supervise(running, &program, &mut |_, _| {}, &Cancel::new())? {
+    let (rootfs, process) = (place.rootfs(setting.mode.rootfs), Process::new(["/"]));
+    let spec = Spec { rootfs, mounts: Mount::defaults(), process, owners: Some(Arc::new(Nobody)) };
+    match setting.run(&spec, Purpose::Rehearse, &mut |_, _| {}, &Cancel::new())? {
         Exit::Code(0) => Ok(()),
         exit => Err(Failure::Operation { operation: "finish", target: format!("{exit:?}"), errno: 0 }),
+    }
+}
+
+/// Keeps no owners: a rehearsal changes none.
+#[derive(Debug)]
+struct Nobody;
+
+impl Owners for Nobody {
+    fn get(&self, _: BorrowedFd<'_>, _: &Stat) -> io::Result<Recorded> {
+        Ok(Recorded::default())
+    }
+
+    fn set(&self, _: BorrowedFd<'_>, _: &Stat, _: &Recorded) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -174,21 +206,30 @@ impl Place {
         let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let place = Self(scratch.join(format!("probe-{}-{next}", std::process::id())));
         fs::create_dir(&place.0)?;
-        for directory in ["lower/proc", "lower/sys", "lower/dev", "upper", "work"] {
+        for directory in ["lower/proc", "lower/sys", "lower/dev", "upper", "workdir"] {
             fs::create_dir_all(place.0.join(directory))?;
         }
         fs::create_dir(place.0.join("lower").join(prepare::REHEARSAL_DIRECTORY.to_string_lossy().as_ref()))?;
         Ok(place)
     }
 
-    fn rootfs(&self) -> Rootfs {
+    fn rootfs(&self, form: RootfsForm) -> Rootfs {
         let path = |name: &str| self.0.join(name);
-        Rootfs::Overlay { lower: vec![path("lower")], upper: path("upper"), work: path("work") }
+        match form {
+            RootfsForm::Overlay => {
+                Rootfs::Overlay { lower: vec![path("lower")], upper: path("upper"), work: path("workdir") }
+            }
+            RootfsForm::Directory => Rootfs::Directory(path("lower")),
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // The kernel makes directories in there that not even their owner may read.
+        for directory in ["workdir/work", "workdir/work/incompat", "workdir/work/incompat/volatile"] {
+            let _ = fs::set_permissions(self.0.join(directory), fs::Permissions::from_mode(0o700));
+        }
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -204,31 +245,29 @@ impl Unavailable {
     /// Returns what to change so that an isolation works.
     pub fn remedy(&self) -> String {
         let failures = || self.probe.attempts.iter().filter_map(|attempt| attempt.outcome.as_ref().err());
-        if failures().any(Failure::is_upper_refused) {
-            return format!(
-                "{} cannot hold the upper directory of an overlay (it is probably on a container's own overlay root \
-                 filesystem): mount a volume, for example an emptyDir, and point RBUILD_ROOT at a directory on it",
-                self.probe.scratch.display()
-            );
-        }
         if failures().any(|failure| matches!(failure, Failure::Operation { errno: libc::ENOSPC, .. })) {
             return "raise the sysctl user.max_user_namespaces".to_owned();
         }
-        if failures().all(|failure| *failure == Failure::NotImplemented) {
-            return "choose the isolation namespaces or userns, or none".to_owned();
-        }
-        if self.probe.uid != 0 {
-            return "run as root (securityContext.runAsUser: 0) with securityContext.seccompProfile.type: Unconfined; \
-                    RUN as another user (isolation userns-single) is not implemented yet"
-                .to_owned();
-        }
+        let namespaces = "securityContext.privileged: true, or hostUsers: false on the pod with \
+                          securityContext.capabilities.add: [SYS_ADMIN] (isolation namespaces)";
         let userns = "securityContext.seccompProfile.type: Unconfined on the container (isolation userns)";
-        let namespaces = "hostUsers: false on the pod with securityContext.capabilities.add: [SYS_ADMIN], or \
-                          securityContext.privileged: true (isolation namespaces)";
+        let single = "securityContext.seccompProfile.type: Unconfined on the container, where the node lets users \
+                      make user namespaces (isolation userns-single)";
+        let chroot = "securityContext.capabilities.add: [SYS_CHROOT] on the container (isolation chroot)";
+        let root =
+            "securityContext.runAsUser: 0 on the container, with the default capabilities (isolation chroot)";
+        let is_root = self.probe.uid == 0;
         match self.probe.attempts.as_slice() {
-            [Attempt { isolation: Isolation::Userns, .. }] => format!("set {userns}"),
+            [Attempt { isolation: Isolation::Supervised, .. }] => {
+                format!("choose another isolation: set {}", if is_root { chroot } else { single })
+            }
             [Attempt { isolation: Isolation::Namespaces, .. }] => format!("set {namespaces}"),
-            _ => format!("set {userns}, or {namespaces}"),
+            [Attempt { isolation: Isolation::Userns, .. }] if is_root => format!("set {userns}"),
+            [Attempt { isolation: Isolation::UsernsSingle, .. }] => format!("set {single}"),
+            [Attempt { isolation: Isolation::Chroot, .. }] if is_root => format!("set {chroot}"),
+            [Attempt { isolation: Isolation::Chroot, .. }] => format!("set {root}"),
+            _ if is_root => format!("set {chroot}, or {userns}, or {namespaces}"),
+            _ => format!("set {single}, or {root}"),
         }
     }
 }
@@ -270,10 +309,10 @@ mod tests {
             assert!(text.contains(expect), "{text}");
         };
         let none = ("", 0);
-        check(0, &[("create namespaces", libc::EPERM), none], "seccompProfile.type: Unconfined");
-        check(1000, &[("create namespaces", libc::EPERM), none], "userns-single) is not implemented yet");
-        check(0, &[("create namespaces", 1), ("mount the root overlay", libc::EINVAL)], "RBUILD_ROOT");
+        check(0, &[("create namespaces", libc::EPERM), none], "capabilities.add: [SYS_CHROOT]");
+        check(0, &[("create a user namespace", libc::EPERM)], "seccompProfile.type: Unconfined");
+        check(1000, &[("create namespaces", libc::EPERM), none], "(isolation userns-single)");
+        check(1000, &[("create namespaces", libc::EPERM), none], "securityContext.runAsUser: 0");
         check(0, &[("create a user namespace", libc::ENOSPC)], "max_user_namespaces");
-        check(0, &[none], "choose the isolation");
     }
 }

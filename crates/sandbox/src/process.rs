@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::secret::Secret;
+
 /// A process to run in a root filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -10,6 +12,8 @@ pub struct Process {
     pub argv: Vec<OsString>,
     /// The complete environment, in this order; nothing is inherited.
     pub env: Vec<(OsString, OsString)>,
+    /// Variables that come after those of `env` and that nobody is shown.
+    pub secret_env: Vec<(OsString, Secret)>,
     /// The working directory inside the root filesystem; it must exist.
     pub cwd: PathBuf,
     /// The identity of the process.
@@ -22,6 +26,8 @@ pub struct Process {
     pub umask: u32,
     /// Resource limits to set; the others are those of the calling process.
     pub rlimits: Vec<Rlimit>,
+    /// What keeps the process from the machine.
+    pub confinement: Confinement,
 }
 
 impl Process {
@@ -34,12 +40,14 @@ impl Process {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
             env: Vec::new(),
+            secret_env: Vec::new(),
             cwd: PathBuf::from("/"),
             user: User::default(),
             hostname: "buildkitsandbox".to_owned(),
             network: Network::Host,
             umask: 0o022,
             rlimits: Vec::new(),
+            confinement: Confinement::Default,
         }
     }
 }
@@ -63,6 +71,17 @@ pub enum Network {
     Host,
     /// A namespace of its own with nothing but a loopback interface that is up.
     None,
+}
+
+/// What keeps a process from the machine, beside its namespaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Confinement {
+    /// Docker's default capabilities and system call filter; parts of `/proc` and `/sys` are hidden or read-only.
+    #[default]
+    Default,
+    /// Nothing: every capability the calling process has (in a user namespace: every one over it), no filter, all of
+    /// `/proc` and a writable `/sys`.
+    Lifted,
 }
 
 /// One resource limit.
@@ -144,6 +163,48 @@ impl Exit {
     /// Tells whether the process exited with code 0.
     pub const fn is_success(self) -> bool {
         matches!(self, Self::Code(0))
+    }
+}
+
+impl Resource {
+    /// Every resource.
+    pub const ALL: [Self; 15] = [
+        Self::Core,
+        Self::Cpu,
+        Self::Data,
+        Self::Fsize,
+        Self::Locks,
+        Self::Memlock,
+        Self::Msgqueue,
+        Self::Nice,
+        Self::Nofile,
+        Self::Nproc,
+        Self::Rss,
+        Self::Rtprio,
+        Self::Rttime,
+        Self::Sigpending,
+        Self::Stack,
+    ];
+
+    /// Returns docker's name of the resource.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Cpu => "cpu",
+            Self::Data => "data",
+            Self::Fsize => "fsize",
+            Self::Locks => "locks",
+            Self::Memlock => "memlock",
+            Self::Msgqueue => "msgqueue",
+            Self::Nice => "nice",
+            Self::Nofile => "nofile",
+            Self::Nproc => "nproc",
+            Self::Rss => "rss",
+            Self::Rtprio => "rtprio",
+            Self::Rttime => "rttime",
+            Self::Sigpending => "sigpending",
+            Self::Stack => "stack",
+        }
     }
 }
 

@@ -1,13 +1,18 @@
 //! A step as data: everything a cloned child needs, made by the parent beforehand.
 
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 
 use rustix::mount::MountAttrFlags;
 use rustix::process::Resource;
-use rustix::thread::{Gid, Uid};
+use rustix::thread::{CapabilitySet, Gid, Uid};
 
 use crate::mounts::Access;
+use crate::own_program::OwnProgram;
+use crate::seccomp::Filter;
+use crate::secret::Secret;
 use crate::sys::StringArray;
+use crate::sys::landlock::Domain;
 
 /// What the monitor and the step's first process execute.
 #[derive(Debug)]
@@ -56,12 +61,14 @@ pub(crate) enum Action {
     ReplaceDirectory(&'static CStr),
     /// Mount a host path below the root.
     Bind { source: CString, recursive: bool, access: Access, target: CString },
-    /// Mount an overlay below the root.
-    Overlay { plan: OverlayPlan, target: CString },
+    /// Mount an overlay, or what of it is at `subpath`, below the root.
+    Overlay { plan: OverlayPlan, subpath: Option<CString>, access: Access, target: CString },
+    /// Mount a new file in memory below the root.
+    File { file: MemoryFile, target: CString },
     /// Mount a new filesystem below the root.
     Filesystem { filesystem: Filesystem, target: CString },
-    /// Mount a new sysfs, or the host's with everything in it, read-only.
-    Sysfs { target: CString },
+    /// Mount a new sysfs, or the host's with everything in it.
+    Sysfs { access: Access, target: CString },
     /// Hide a path below the root, if it is there.
     Mask(CString),
     /// Make a path below the root read-only, if it is there.
@@ -72,8 +79,10 @@ pub(crate) enum Action {
     Device { name: &'static CStr, host: &'static CStr },
     /// Make a directory in `/dev` and mount a new filesystem on it.
     DevFilesystem { name: &'static CStr, filesystem: Filesystem },
-    /// Make a directory in `/dev`, if there is nothing of that name.
-    DevDirectory { name: CString },
+    /// Make a directory below the root, if there is nothing of that name.
+    MakeDirectory { parent: CString, name: CString },
+    /// Make a file below the root, if there is nothing of that name.
+    MakeFile { parent: CString, name: CString },
     /// Make a symlink in `/dev`.
     DevLink { name: &'static CStr, to: &'static CStr },
     /// Make the root this process's root directory, and let go of the old one.
@@ -86,6 +95,15 @@ pub(crate) struct Filesystem {
     pub(crate) kind: &'static CStr,
     pub(crate) options: Vec<(&'static CStr, CString)>,
     pub(crate) attributes: MountAttrFlags,
+}
+
+/// A file to be made in memory.
+#[derive(Debug)]
+pub(crate) struct MemoryFile {
+    pub(crate) content: Secret,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    pub(crate) mode: u32,
 }
 
 /// An overlay to be mounted. Paths are relative to `base`: option values are bounded (to 255 bytes by fsconfig, to a
@@ -111,11 +129,39 @@ pub(crate) struct Entry {
     pub(crate) uid: Uid,
     pub(crate) gid: Gid,
     pub(crate) groups: Vec<Gid>,
+    pub(crate) credentials: Credentials,
     pub(crate) cwd: CString,
     pub(crate) umask: u32,
     pub(crate) rlimits: Vec<(Resource, rustix::process::Rlimit)>,
-    pub(crate) filter: &'static [libc::sock_filter],
+    /// None with [`Confinement::Lifted`](crate::Confinement::Lifted).
+    pub(crate) filter: Option<Arc<Filter>>,
+    pub(crate) privileges: Privileges,
+    /// The most it may have; everything when absent.
+    pub(crate) capabilities: Option<CapabilitySet>,
+    pub(crate) domain: Option<Domain>,
+    /// The directory that becomes the root here, when the monitor has not changed the root.
+    pub(crate) root: Option<CString>,
     pub(crate) program: Executable,
+    /// What it must not execute.
+    pub(crate) own_program: Option<OwnProgram>,
+}
+
+/// Who knows the ids of the step's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    /// The kernel.
+    Real,
+    /// An emulation, by a limit among [`Entry::rlimits`]: for the kernel all of them are root.
+    Emulated,
+}
+
+/// Whether an execve in the step may give privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Privileges {
+    /// By set-id programs and file capabilities.
+    Gained,
+    /// Not at all: `no_new_privs`, without which a filter wants CAP_SYS_ADMIN.
+    Fixed,
 }
 
 /// What the first process becomes.

@@ -1,25 +1,21 @@
 //! The sandbox: an isolation that was found to work, and the thread that clones for it.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::error::RunError;
-use crate::ids::IdRanges;
 use crate::isolation::Isolation;
-use crate::launch::Launcher;
-use crate::mounts::Spec;
-use crate::prepare::{self, Mode, Purpose};
+use crate::mounts::{Mounting, RootfsForm, Spec};
+use crate::owners::Ownership;
+use crate::prepare::{Mode, Purpose};
 use crate::probe::{self, Unavailable};
 use crate::process::{Exit, Stream};
-use crate::supervise::supervise;
+use crate::step::Setting;
 
 /// Runs steps in one isolation. Steps may run side by side.
 #[derive(Debug)]
 pub struct Sandbox {
-    launcher: Launcher,
-    mode: Mode,
-    ids: IdRanges,
+    setting: Setting,
 }
 
 impl Sandbox {
@@ -40,13 +36,43 @@ impl Sandbox {
     }
 
     fn first_of(isolations: &[Isolation], scratch: &Path) -> Result<Self, Unavailable> {
-        let (launcher, mode, ids) = probe::choose(isolations, scratch)?;
-        Ok(Self { launcher, mode, ids })
+        Ok(Self { setting: probe::choose(isolations, scratch)? })
     }
 
     /// Returns the isolation in use.
     pub fn isolation(&self) -> Isolation {
-        self.mode.isolation
+        self.setting.mode.isolation
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.setting.mode
+    }
+
+    /// Returns which root filesystem the steps want.
+    pub fn rootfs_form(&self) -> RootfsForm {
+        self.setting.mode.rootfs
+    }
+
+    /// Returns how what a step sees besides its root filesystem gets there.
+    pub fn mounting(&self) -> Mounting {
+        match self.setting.mode.isolation {
+            Isolation::Namespaces | Isolation::Userns | Isolation::UsernsSingle => Mounting::Kernel,
+            Isolation::Chroot | Isolation::Supervised => Mounting::Placed,
+        }
+    }
+
+    /// Returns whether the steps change the owners of files, or want [`Spec::owners`].
+    pub fn ownership(&self) -> Ownership {
+        match self.setting.mode.isolation {
+            Isolation::Namespaces | Isolation::Userns | Isolation::Chroot => Ownership::Native,
+            Isolation::UsernsSingle | Isolation::Supervised => Ownership::Recorded,
+        }
+    }
+
+    /// Tells whether steps may have [`Confinement::Lifted`](crate::Confinement::Lifted): elsewhere the filter is what
+    /// makes the isolation.
+    pub fn lifts_confinement(&self) -> bool {
+        matches!(self.setting.mode.isolation, Isolation::Namespaces | Isolation::Userns)
     }
 
     /// Runs a step to its end, and returns when every process of it is dead and its mounts are gone.
@@ -64,9 +90,6 @@ impl Sandbox {
         if cancel.is_cancelled() {
             return Err(RunError::Cancelled);
         }
-        let program = Arc::new(prepare::program(spec, self.mode, &self.ids, Purpose::Run)?);
-        let running = self.launcher.start(Arc::clone(&program), self.mode.isolation, spec.process.network)?;
-        running.go((self.mode.isolation == Isolation::Userns).then_some(&self.ids))?;
-        supervise(running, &program, output, cancel)
+        self.setting.run(spec, Purpose::Run, output, cancel)
     }
 }

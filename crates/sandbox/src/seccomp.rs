@@ -1,11 +1,13 @@
 //! The default seccomp filter of a step, modelled on Docker's default profile.
 //!
 //! The table of system calls is data (`seccomp/table.txt`); what depends on arguments, or is answered without being
-//! executed, is named in [`special`]. `compile` turns both into a BPF program once per process.
+//! executed, is named in [`special`]; how an isolation departs from that is data too ([`Rules`]). `compile` turns all
+//! of it into a BPF program, once per process for each set of rules.
 
 mod compile;
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use thiserror::Error;
 
@@ -21,6 +23,8 @@ pub(crate) enum Action {
     Allow,
     /// It is answered with this errno; 0 is success.
     Errno(u16),
+    /// It waits for an answer of the isolation's emulation (`notify`).
+    Notify,
     /// It depends on the low 32 bits of an argument.
     When(&'static Condition),
 }
@@ -29,12 +33,29 @@ pub(crate) enum Action {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Condition {
     /// The argument's index, from 0.
-    argument: u8,
-    test: Test,
+    pub(crate) argument: u8,
+    pub(crate) test: Test,
     /// What happens if the test holds.
-    then: Action,
+    pub(crate) then: Action,
     /// What happens if it does not.
-    otherwise: Action,
+    pub(crate) otherwise: Action,
+}
+
+/// How an isolation departs from the default filter. A call the table does not list stays refused.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Identifies the rules.
+    pub(crate) name: &'static str,
+    /// Actions by the call's name, in all calling conventions that have it.
+    pub(crate) calls: &'static [(&'static str, Action)],
+}
+
+/// A compiled filter.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub(crate) program: Vec<libc::sock_filter>,
+    /// Whether a call may be notified, which wants a listener.
+    pub(crate) notifies: bool,
 }
 
 /// A test of an argument.
@@ -48,7 +69,7 @@ pub(crate) enum Test {
     Masked(u32, &'static [u32]),
 }
 
-const EPERM: u16 = 1;
+pub(crate) const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
 const REFUSED: Action = Action::Errno(EPERM);
 
@@ -56,7 +77,7 @@ const S_IFMT: u32 = 0o170_000;
 const S_IFBLK: u32 = 0o060_000;
 const S_IFCHR: u32 = 0o020_000;
 /// null, zero, full, random, urandom, tty, ptmx and overlayfs's whiteout, as mknod(2) encodes them.
-const HARMLESS_DEVICES: &[u32] = &[0x103, 0x105, 0x107, 0x108, 0x109, 0x500, 0x502, 0];
+pub(crate) const HARMLESS_DEVICES: &[u32] = &[0x103, 0x105, 0x107, 0x108, 0x109, 0x500, 0x502, 0];
 
 /// CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}.
 const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
@@ -179,7 +200,11 @@ impl Column {
 #[error("seccomp table: malformed line {0:?}")]
 struct TableError(String);
 
-fn parse(table: &str, column: Column) -> Result<Abi, TableError> {
+fn parse(table: &str, column: Column, rules: &[&Rules]) -> Result<Abi, TableError> {
+    let action = |name: &str| {
+        let changed = rules.iter().rev().flat_map(|rules| rules.calls).find(|(call, _)| *call == name);
+        changed.map_or_else(|| special(name), |(_, action)| *action)
+    };
     let mut calls = Vec::new();
     for line in table.lines().filter(|line| !line.starts_with('#')) {
         let malformed = || TableError(line.to_owned());
@@ -187,21 +212,67 @@ fn parse(table: &str, column: Column) -> Result<Abi, TableError> {
         let name = fields.next().ok_or_else(malformed)?;
         match fields.nth(column as usize - 1).ok_or_else(malformed)? {
             "-" => {}
-            number => calls.push((number.parse().map_err(|_| malformed())?, special(name))),
+            number => calls.push((number.parse().map_err(|_| malformed())?, action(name))),
         }
     }
     calls.sort_by_key(|call| call.0);
     Ok(Abi { audit: column.audit(), calls })
 }
 
-/// Returns the program for this architecture; it is compiled by the first call.
-pub(crate) fn default_filter() -> &'static [libc::sock_filter] {
-    static FILTER: OnceLock<Vec<libc::sock_filter>> = OnceLock::new();
-    FILTER.get_or_init(|| {
-        // A malformed table is caught by the tests; were it not, its calling convention would be refused altogether.
-        let abis: Vec<Abi> = Column::NATIVE.into_iter().filter_map(|c| parse(TABLE, c).ok()).collect();
-        compile::compile(&abis)
-    })
+/// Returns the filter for this architecture with `rules` on top of the default, the last having the last word; it is
+/// compiled by the first call.
+pub(crate) fn filter(rules: &[&'static Rules]) -> Arc<Filter> {
+    type Compiled = BTreeMap<Vec<&'static str>, Arc<Filter>>;
+    static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
+    let key = rules.iter().map(|rules| rules.name).collect();
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(compiled.entry(key).or_insert_with(|| Arc::new(compile_filter(rules))))
+}
+
+fn compile_filter(rules: &[&Rules]) -> Filter {
+    // A malformed table is caught by the tests; were it not, its calling convention would be refused altogether.
+    let abis: Vec<Abi> =
+        Column::NATIVE.into_iter().filter_map(|column| parse(TABLE, column, rules).ok()).collect();
+    let notifies = abis.iter().flat_map(|abi| &abi.calls).any(|(_, action)| action.notifies());
+    Filter { program: compile::compile(&abis), notifies }
+}
+
+impl Action {
+    fn notifies(self) -> bool {
+        match self {
+            Self::Notify => true,
+            Self::Allow | Self::Errno(_) => false,
+            Self::When(condition) => condition.then.notifies() || condition.otherwise.notifies(),
+        }
+    }
+}
+
+/// How wide the registers of a call are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// Those of this architecture.
+    Native,
+    /// Those of its 32-bit sibling.
+    Narrow,
+}
+
+/// Returns the name of a call, as in the table, from what seccomp says of it.
+pub(crate) fn call_name(audit: u32, number: u32) -> Option<(&'static str, Width)> {
+    static NAMES: OnceLock<BTreeMap<(u32, u32), &'static str>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let lines = TABLE.lines().filter(|line| !line.starts_with('#'));
+        let named = lines.flat_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            Column::NATIVE.into_iter().filter_map(move |column| {
+                let number = fields.get(column as usize)?.parse().ok()?;
+                Some(((column.audit(), number), *fields.first()?))
+            })
+        });
+        named.collect()
+    });
+    let [native, _] = Column::NATIVE;
+    let width = if audit == native.audit() { Width::Native } else { Width::Narrow };
+    names.get(&(audit, number)).map(|name| (*name, width))
 }
 
 #[cfg(test)]
@@ -211,7 +282,7 @@ mod tests {
     #[test]
     fn table_is_well_formed() {
         for column in [Column::X86_64, Column::I386, Column::Aarch64, Column::Arm] {
-            let abi = parse(TABLE, column).unwrap();
+            let abi = parse(TABLE, column, &[]).unwrap();
             assert!(abi.calls.len() > 260, "{column:?}: {}", abi.calls.len());
             for pair in abi.calls.windows(2) {
                 assert!(pair[0].0 < pair[1].0, "{column:?}: {} twice", pair[1].0);
@@ -226,7 +297,7 @@ mod tests {
     /// The numbers of this architecture are those of its C library.
     #[test]
     fn numbers_agree_with_libc() {
-        let abi = parse(TABLE, Column::NATIVE[0]).unwrap();
+        let abi = parse(TABLE, Column::NATIVE[0], &[]).unwrap();
         let check = |number: libc::c_long, expect: Action| {
             assert_eq!(abi.action(u32::try_from(number).unwrap()), expect, "{number}");
         };
@@ -257,5 +328,31 @@ mod tests {
         check(libc::SYS_clone, Action::When(&CLONE));
         check(0x4000_0000, Action::Errno(ENOSYS));
         check(2000, Action::Errno(ENOSYS));
+    }
+
+    #[test]
+    fn rules_have_the_last_word() {
+        static ONE: Rules =
+            Rules { name: "one", calls: &[("openat", Action::Notify), ("getuid", Action::Errno(7))] };
+        static TWO: Rules = Rules { name: "two", calls: &[("getuid", Action::Allow)] };
+        let check = |rules: &[&'static Rules], expect: [Action; 2]| {
+            let abi = parse(TABLE, Column::NATIVE[0], rules).unwrap();
+            let action = |number| abi.action(u32::try_from(number).unwrap());
+            assert_eq!([action(libc::SYS_openat), action(libc::SYS_getuid)], expect);
+            assert_eq!(filter(rules).notifies, expect.contains(&Action::Notify));
+        };
+        check(&[], [Action::Allow, Action::Allow]);
+        check(&[&ONE], [Action::Notify, Action::Errno(7)]);
+        check(&[&ONE, &TWO], [Action::Notify, Action::Allow]);
+        check(&[&TWO, &ONE], [Action::Notify, Action::Errno(7)]);
+    }
+
+    #[test]
+    fn calls_have_names() {
+        let [native, narrow] = Column::NATIVE;
+        let openat = u32::try_from(libc::SYS_openat).unwrap();
+        assert_eq!(call_name(native.audit(), openat), Some(("openat", Width::Native)));
+        assert_eq!(call_name(narrow.audit(), 3), Some(("read", Width::Narrow)));
+        assert_eq!(call_name(native.audit(), 2000), None);
     }
 }

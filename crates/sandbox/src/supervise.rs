@@ -11,7 +11,7 @@ use crate::error::{ExecError, RunError};
 use crate::launch::{Running, failed};
 use crate::process::{Exit, Stream};
 use crate::program::{Executable, Lookup, Program};
-use crate::report::{Found, Report, SIZE};
+use crate::report::{Found, Report, SIZE, Stage};
 
 /// The size of one reading of the output.
 const CHUNK: usize = 64 * 1024;
@@ -123,9 +123,15 @@ fn outcome(report: Report, program: &Program) -> Result<Exit, RunError> {
         }
         Report::Stage { stage, errno } => {
             let target = match stage {
-                crate::report::Stage::WorkingDirectory => program.entry.cwd.to_string_lossy().into_owned(),
-                crate::report::Stage::UserId => program.entry.uid.as_raw().to_string(),
-                crate::report::Stage::GroupId => program.entry.gid.as_raw().to_string(),
+                Stage::WorkingDirectory => program.entry.cwd.to_string_lossy().into_owned(),
+                Stage::Root => program
+                    .entry
+                    .root
+                    .as_ref()
+                    .map(|root| root.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                Stage::UserId => program.entry.uid.as_raw().to_string(),
+                Stage::GroupId => program.entry.gid.as_raw().to_string(),
                 _ => String::new(),
             };
             Err(RunError::Operation { operation: stage.name(), target, source: error(errno) })

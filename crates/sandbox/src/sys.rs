@@ -6,13 +6,20 @@
 
 #![expect(unsafe_code, reason = "raw system calls; each block argues its safety")]
 
+pub(crate) mod identity;
+pub(crate) mod landlock;
+pub(crate) mod limit;
+pub(crate) mod notification;
+pub(crate) mod plain;
+
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::mem::size_of;
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, Result};
 use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
+use zeroize::Zeroize;
 
 /// Turns the result of `libc::syscall` into a value or the thread's `errno`.
 fn check(value: c_long) -> Result<c_long> {
@@ -23,6 +30,9 @@ fn check(value: c_long) -> Result<c_long> {
     let errno = unsafe { *libc::__errno_location() };
     Err(Errno::from_raw_os_error(errno))
 }
+
+pub(crate) use landlock::fence_signals;
+pub(crate) use notification::{install_filter, install_notifying_filter};
 
 /// The two sides of [`clone`].
 #[derive(Debug)]
@@ -76,8 +86,7 @@ pub(crate) fn exit(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// A null-terminated array of strings, as execve wants it.
-#[derive(Debug)]
+/// A null-terminated array of strings, as execve wants it; wiped when dropped.
 pub(crate) struct StringArray {
     pointers: Vec<*const c_char>,
     strings: Vec<std::ffi::CString>,
@@ -97,6 +106,20 @@ impl StringArray {
     /// Returns the first string, for messages.
     pub(crate) fn first_lossy(&self) -> String {
         self.strings.first().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
+/// An environment may hold secrets.
+impl std::fmt::Debug for StringArray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StringArray({} strings)", self.strings.len())
+    }
+}
+
+impl Drop for StringArray {
+    fn drop(&mut self) {
+        self.pointers.clear();
+        self.strings.zeroize();
     }
 }
 
@@ -140,6 +163,12 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<()> {
 fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
     // SAFETY: no memory is passed; that the descriptors are not in use is the promise of `close_all_but`'s caller.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Gives this thread a working directory, a root and a umask of its own.
+pub(crate) fn unshare_filesystem_attributes() -> Result<()> {
+    // SAFETY: no memory is shared less, and no other thread's attributes change.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }
 }
 
 /// The kernel's signal set on 64-bit architectures.
@@ -217,6 +246,14 @@ pub(crate) fn kill_everything_reachable() {
     unsafe { libc::syscall(libc::SYS_kill, -1, libc::SIGKILL) };
 }
 
+/// Sends a signal by number; 0 only checks.
+pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: c_int) -> Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0u32) })
+        .map(drop)
+}
+
 /// Adds attributes to a mount, and to all mounts below it when `recursive`. The others stay as they are, so that
 /// locked ones are no obstacle.
 ///
@@ -244,52 +281,37 @@ pub(crate) fn restrict(mount: BorrowedFd<'_>, attributes: MountAttrFlags, recurs
     check(done).map(drop)
 }
 
-/// Installs a seccomp filter on this thread.
-///
-/// # References
-/// seccomp(2)
-pub(crate) fn install_filter(program: &[libc::sock_filter]) -> Result<()> {
-    let program = libc::sock_fprog {
-        len: u16::try_from(program.len()).map_err(|_| Errno::INVAL)?,
-        filter: program.as_ptr().cast_mut(),
-    };
-    // SAFETY: the kernel reads `len` instructions, all of them live, and writes nothing.
-    let done =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    check(done).map(drop)
-}
-
-/// The start of `struct landlock_ruleset_attr`, to the field added by ABI 6.
-#[repr(C)]
-struct LandlockRuleset {
-    handled_access_fs: u64,
-    handled_access_net: u64,
-    scoped: u64,
-}
-
-/// Puts this thread into a Landlock domain that nothing in it can signal its way out of.
-///
-/// # Errors
-/// E2BIG, EOPNOTSUPP or ENOSYS where the kernel has no signal scope (before Linux 6.12).
-///
-/// # References
-/// landlock(7); LANDLOCK_SCOPE_SIGNAL
-pub(crate) fn fence_signals() -> Result<()> {
-    const LANDLOCK_SCOPE_SIGNAL: u64 = 1 << 1;
-    let ruleset =
-        LandlockRuleset { handled_access_fs: 0, handled_access_net: 0, scoped: LANDLOCK_SCOPE_SIGNAL };
-    // SAFETY: the structure is live and of the size passed.
-    let fd = check(unsafe {
+/// The kernel's `struct stat`, as bytes.
+pub(crate) fn stat_bytes(directory: BorrowedFd<'_>, path: &CStr) -> Result<Vec<u8>> {
+    let mut stat = vec![0u8; size_of::<libc::stat>()];
+    // SAFETY: the path is a C string; the kernel writes one structure, whose layout and size libc's has.
+    let done = unsafe {
         libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            &raw const ruleset,
-            size_of::<LandlockRuleset>(),
-            0u32,
+            libc::SYS_newfstatat,
+            directory.as_raw_fd(),
+            path.as_ptr(),
+            stat.as_mut_ptr(),
+            libc::AT_EMPTY_PATH,
         )
-    })?;
-    let fd = owned(fd)?;
-    // SAFETY: no memory is passed.
-    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd.as_fd().as_raw_fd(), 0u32) }).map(drop)
+    };
+    check(done).map(|_| stat)
+}
+
+/// The kernel's `struct statx`, as bytes.
+pub(crate) fn statx_bytes(directory: BorrowedFd<'_>, path: &CStr, mask: u32) -> Result<Vec<u8>> {
+    let mut statx = vec![0u8; size_of::<libc::statx>()];
+    // SAFETY: the path is a C string; the kernel writes one structure, whose layout and size libc's has.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            directory.as_raw_fd(),
+            path.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            mask,
+            statx.as_mut_ptr(),
+        )
+    };
+    check(done).map(|_| statx)
 }
 
 /// Brings up the loopback interface of this network namespace.

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 
 use rbuild_image::{Digest, Digester};
-use rbuild_layers::{Changes, Content, Entry, Kind, Meta, RootError};
+use rbuild_layers::{Changes, Content, Entry, Kind, Meta, Opener, RootError};
 
 use super::key::KeyHasher;
 
@@ -14,6 +14,7 @@ use super::key::KeyHasher;
 /// A file cannot be read.
 pub fn digest(tree: &Changes) -> Result<Digest, RootError> {
     let mut hasher = KeyHasher::new("rbuild content");
+    let mut files = Files { opener: Opener::default(), buffer: vec![0; 64 << 10] };
     hasher.number(tree.len() as u64);
     for (path, entry) in tree.iter() {
         hasher.bytes(path.as_os_str().as_encoded_bytes());
@@ -21,7 +22,7 @@ pub fn digest(tree: &Changes) -> Result<Digest, RootError> {
             Entry::Node { meta, content } => {
                 add_meta(hasher.choice(0), meta);
                 if meta.is_file() {
-                    hasher.digest(&file(content)?);
+                    hasher.digest(&files.digest(content, meta.size)?);
                 }
             }
             Entry::HardLink(target) => {
@@ -57,17 +58,30 @@ fn add_meta(hasher: &mut KeyHasher, meta: &Meta) {
     }
 }
 
-fn file(content: &Content) -> Result<Digest, RootError> {
-    let mut digester = Digester::new();
-    let mut reader = content.open()?;
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(digester.finish()),
-            Ok(read) => digester.update(buffer.get(..read).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => {
-                return Err(RootError::Io { operation: "read", path: content_path(content), source });
+/// What the files of one tree are read with.
+struct Files {
+    opener: Opener,
+    buffer: Vec<u8>,
+}
+
+impl Files {
+    fn digest(&mut self, content: &Content, size: u64) -> Result<Digest, RootError> {
+        let mut digester = Digester::new();
+        let mut reader = self.opener.open(content)?;
+        let mut total = 0;
+        loop {
+            let read = match reader.read(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    return Err(RootError::Io { operation: "read", path: content_path(content), source });
+                }
+                Ok(read) => read,
+            };
+            digester.update(self.buffer.get(..read).unwrap_or_default());
+            total += read as u64;
+            // a file of its announced length ends where less is read than there is room for
+            if read == 0 || (total == size && read < self.buffer.len()) {
+                return Ok(digester.finish());
             }
         }
     }

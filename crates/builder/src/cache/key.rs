@@ -17,7 +17,8 @@
 //!
 //! 1. text `rbuild step key`, number [`VERSION`];
 //! 2. the parent: option of a digest, absent for the first step above nothing;
-//! 3. the platform: texts os, architecture; options of text variant, os version; list of texts os features;
+//! 3. the platform of a step that runs a process, as an option: texts os, architecture; options of text variant, os
+//!    version; list of texts os features. What only writes files is the same for all platforms;
 //! 4. the step: choice run (0), copy (1), workdir (2), configure (3), with the fields in the order of [`RunStep`],
 //!    [`CopyStep`] and [`WorkdirStep`], choices in the order of their declaration, except for what the next paragraph
 //!    names;
@@ -28,14 +29,15 @@
 //! (only whether it is the empty tree, as a flag). Secrets count by name and place, never by value.
 
 use rbuild_image::{Digest, Digester, Platform};
+use rbuild_sandbox::Rlimit;
 
 use crate::plan::{
     Access, BindMount, CacheMount, CopyKind, CopySource, CopyStep, Network, RunStep, ScriptFile, SecretMount,
-    Security, Sharing, Source, SshMount, Step, StepKind, StepMount, WorkdirStep,
+    Security, Sharing, Source, SshMount, Step, StepKind, StepMount, Surroundings, WorkdirStep,
 };
 
 /// The version of the layout, changed whenever the same step must not hit results recorded before.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 3;
 
 /// Hashes parts of a key, each framed so that the sequence can be read in one way only.
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl KeyHasher {
     }
 }
 
-/// Computes the key of a step: what it does, on what, for which platform, reading what.
+/// Computes the key of a step: what it does, on what, reading what, and for which platform if that matters.
 ///
 /// `parent` is the key of the step before, or the digest that names the base (`None` above `scratch`). `inputs` are
 /// the digests of the trees the step reads, in the order the step names them; which digests those are (of content or
@@ -142,12 +144,15 @@ pub fn step_key(parent: Option<&Digest>, step: &Step, platform: &Platform, input
     hasher.option(parent, |hasher, parent| {
         hasher.digest(parent);
     });
-    hasher
-        .text(&platform.os)
-        .text(&platform.architecture)
-        .optional_text(platform.variant.as_ref())
-        .optional_text(platform.os_version.as_ref())
-        .texts(&platform.os_features);
+    let run_on = matches!(step.kind, StepKind::Run(_)).then_some(platform);
+    hasher.option(run_on, |hasher, platform| {
+        hasher
+            .text(&platform.os)
+            .text(&platform.architecture)
+            .optional_text(platform.variant.as_ref())
+            .optional_text(platform.os_version.as_ref())
+            .texts(&platform.os_features);
+    });
     match &step.kind {
         StepKind::Run(run) => add_run(hasher.choice(0), run),
         StepKind::Copy(copy) => add_copy(hasher.choice(1), copy),
@@ -165,8 +170,20 @@ pub fn step_key(parent: Option<&Digest>, step: &Step, platform: &Platform, input
 }
 
 fn add_run(hasher: &mut KeyHasher, step: &RunStep) {
-    let RunStep { argv, env, uncached_env, cwd, user, network, security, mounts, devices, files, hostname } =
-        step;
+    let RunStep {
+        argv,
+        env,
+        uncached_env,
+        cwd,
+        user,
+        network,
+        security,
+        mounts,
+        devices,
+        files,
+        hostname,
+        surroundings: Surroundings { extra_hosts, rlimits, shm_size },
+    } = step;
     let env: Vec<_> = env.iter().filter(|(name, _)| !uncached_env.contains(name)).collect();
     hasher
         .texts(argv)
@@ -189,7 +206,14 @@ fn add_run(hasher: &mut KeyHasher, step: &RunStep) {
         .list(files, |hasher, ScriptFile { name, content, mode }| {
             hasher.text(name).text(content).number(u64::from(*mode));
         })
-        .text(hostname);
+        .text(hostname)
+        .list(extra_hosts, |hasher, (name, address)| {
+            hasher.text(name).text(&address.to_string());
+        })
+        .list(rlimits, |hasher, Rlimit { resource, soft, hard }| {
+            hasher.text(resource.name()).optional_number(*soft).optional_number(*hard);
+        })
+        .optional_number(*shm_size);
 }
 
 fn add_mount(hasher: &mut KeyHasher, mount: &StepMount) {

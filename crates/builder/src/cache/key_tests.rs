@@ -70,6 +70,7 @@ fn run() -> impl Strategy<Value = StepKind> {
                 devices,
                 files,
                 hostname: String::new(),
+                surroundings: Surroundings::default(),
             })
         },
     )
@@ -186,6 +187,7 @@ fn a_run() -> RunStep {
         devices: Vec::new(),
         files: Vec::new(),
         hostname: "h".into(),
+        surroundings: Surroundings::default(),
     }
 }
 
@@ -227,6 +229,15 @@ fn every_field_of_a_run_counts() {
     }
     let hostname = RunStep { hostname: "i".into(), ..a_run() };
     assert_ne!(before, key(&StepKind::Run(hostname)));
+    let limit = Rlimit { resource: rbuild_sandbox::Resource::Core, soft: None, hard: None };
+    for surroundings in [
+        Surroundings { extra_hosts: vec![("h".into(), [127, 0, 0, 1].into())], ..Surroundings::default() },
+        Surroundings { rlimits: vec![limit], ..Surroundings::default() },
+        Surroundings { shm_size: Some(0), ..Surroundings::default() },
+    ] {
+        let surrounded = RunStep { surroundings, ..a_run() };
+        assert_ne!(before, key(&StepKind::Run(surrounded)));
+    }
 }
 
 #[test]
@@ -255,7 +266,7 @@ fn every_field_of_a_copy_counts() {
 fn what_surrounds_a_step_counts() {
     let (parent, other) = (Digest::of(b"parent"), Digest::of(b"other"));
     let amd64 = Platform::new("linux", "amd64");
-    let kind = StepKind::Copy(a_copy());
+    let kind = StepKind::Run(a_run());
     let base = step_key(Some(&parent), &step(kind.clone()), &amd64, &[]);
     let variant = Platform { variant: Some("v2".into()), ..amd64.clone() };
     for (name, key) in [
@@ -267,6 +278,8 @@ fn what_surrounds_a_step_counts() {
     ] {
         assert_ne!(base, key, "{name}");
     }
+    let copy = |platform: &Platform| step_key(None, &step(StepKind::Copy(a_copy())), platform, &[]);
+    assert_eq!(copy(&amd64), copy(&variant), "files are the same on every platform");
 }
 
 #[test]
@@ -297,5 +310,5 @@ fn what_is_shown_does_not_count() {
 #[test]
 fn the_layout_is_pinned() {
     let key = step_key(None, &step(StepKind::Run(a_run())), &Platform::new("linux", "amd64"), &[]);
-    assert_eq!(key.to_string(), "sha256:de001b9bdb7f2f942675eae1af3da6f9d41786d81145dd6aecc84703a5051b1d");
+    assert_eq!(key.to_string(), "sha256:473aa66244ad0f4e215f519c5286c9c295797bf5852090ee022b82cbe8b64ef2");
 }

@@ -3,3 +3,4 @@
 pub mod content;
 pub mod key;
 pub mod local;
+pub(crate) mod mounts;

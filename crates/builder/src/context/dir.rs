@@ -1,13 +1,13 @@
 //! A local directory as a context: read-only, without what its ignore file excludes, and without its owners.
 
-use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_dockerfile::IgnoreFile;
 use rbuild_layers::{Content, FileId, Kind, Meta, Root, RootError, Time, View};
 use thiserror::Error;
+
+use super::listings::Listings;
 
 /// Bytes an ignore file may have.
 const MAX_IGNORE_FILE: u64 = 4 << 20;
@@ -80,13 +80,9 @@ impl Normalise {
 /// Excluded directories are entered only if a pattern may take something below them back in. Nothing is written.
 #[derive(Debug)]
 pub struct ContextDir {
-    root: Root,
-    ignore: Option<IgnoreFile>,
+    listings: Listings,
     normalise: Normalise,
-    listings: Mutex<HashMap<PathBuf, Arc<Listing>>>,
 }
-
-type Listing = BTreeMap<OsString, Meta>;
 
 impl ContextDir {
     /// Opens a directory with the patterns of `ignore`.
@@ -95,7 +91,12 @@ impl ContextDir {
     /// [`ContextError::Open`]
     pub fn open(path: &Path, ignore: Option<IgnoreFile>) -> Result<Self, ContextError> {
         let root = Root::open(path).map_err(|source| ContextError::Open { path: path.to_owned(), source })?;
-        Ok(Self { root, ignore, normalise: Normalise::Owners, listings: Mutex::default() })
+        Ok(Self { listings: Listings::new(root, ignore), normalise: Normalise::Owners })
+    }
+
+    /// Takes an open directory whose files have the attributes that it says.
+    pub fn exact(root: Root) -> Self {
+        Self { listings: Listings::new(root, None), normalise: Normalise::Nothing }
     }
 
     /// Gives the files other attributes than a local directory's have.
@@ -124,12 +125,12 @@ impl ContextDir {
 
     /// The ignore file, if there is one.
     pub fn ignore(&self) -> Option<&IgnoreFile> {
-        self.ignore.as_ref()
+        self.listings.ignore()
     }
 
     /// Tells whether the ignore file hides a path, which need not exist.
     pub fn excludes(&self, path: &Path) -> bool {
-        self.ignore.as_ref().is_some_and(|ignore| ignore.is_ignored(&path.to_string_lossy()))
+        self.ignore().is_some_and(|ignore| ignore.is_ignored(&path.to_string_lossy()))
     }
 
     /// What is at a path, symbolic links not followed; none if it does not exist or is excluded.
@@ -138,9 +139,9 @@ impl ContextDir {
     /// The directory cannot be read.
     pub fn metadata(&self, path: &Path) -> Result<Option<Meta>, RootError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(self.root.metadata(path)?.map(|meta| self.normalise.apply(meta)));
+            return Ok(self.listings.root().metadata(path)?.map(|meta| self.normalise.apply(meta)));
         };
-        Ok(self.listing(parent)?.get(name).cloned())
+        self.listings.get(parent, name, |listing| self.normalise.apply(listing.meta.clone()))
     }
 
     /// The names in a directory, sorted by bytes; none if it is missing, excluded or not a directory.
@@ -148,12 +149,17 @@ impl ContextDir {
     /// # Errors
     /// The directory cannot be read.
     pub fn read_dir(&self, path: &Path) -> Result<Vec<OsString>, RootError> {
-        Ok(self.listing(path)?.keys().cloned().collect())
+        self.listings.names(path)
+    }
+
+    /// Lists everything below a directory, several at a time, because it is about to be read as a whole.
+    pub(crate) fn read_ahead(&self, path: &Path) {
+        self.listings.read_ahead(path);
     }
 
     /// Where the bytes of a regular file are, to be opened later.
     pub fn content(&self, path: &Path) -> Content {
-        Content::Path { root: self.root.clone(), path: path.to_owned() }
+        Content::Path { root: self.listings.root().clone(), path: path.to_owned() }
     }
 
     /// The identity of a path; none if it does not exist.
@@ -161,7 +167,10 @@ impl ContextDir {
     /// # Errors
     /// The directory cannot be read.
     pub fn file_id(&self, path: &Path) -> Result<Option<FileId>, RootError> {
-        self.root.identity(path)
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => self.listings.get(parent, name, |listing| listing.id),
+            _ => self.listings.root().identity(path),
+        }
     }
 
     /// Reads the file a path leads to, symbolic links followed within the directory; none if there is none.
@@ -169,62 +178,17 @@ impl ContextDir {
     /// # Errors
     /// The file is longer than `limit` bytes, is not a regular file, or cannot be read.
     pub fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, RootError> {
-        View::directory(self.root.clone()).read(path, limit)
+        View::directory(self.listings.root().clone()).read(path, limit)
     }
 
     /// The directory's own path on the host.
     pub fn path(&self) -> &Path {
-        self.root.path()
+        self.listings.root().path()
     }
 
     /// Tells whether everything below the root is there as it is on disk.
     pub fn is_unfiltered(&self) -> bool {
-        self.ignore.is_none()
-    }
-
-    fn listing(&self, directory: &Path) -> Result<Arc<Listing>, RootError> {
-        let known = self.listings.lock().unwrap_or_else(PoisonError::into_inner).get(directory).cloned();
-        if let Some(listing) = known {
-            return Ok(listing);
-        }
-        let mut listing = Listing::new();
-        if self.metadata(directory)?.is_some_and(|meta| meta.is_dir()) {
-            for name in self.root.read_dir(directory)? {
-                let path = directory.join(&name);
-                if let Some(meta) = self.root.metadata(&path)?
-                    && self.shows(&path, &meta)?
-                {
-                    listing.insert(name, self.normalise.apply(meta));
-                }
-            }
-        }
-        let listing = Arc::new(listing);
-        self.listings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(directory.to_owned(), Arc::clone(&listing));
-        Ok(listing)
-    }
-
-    /// A path shows if it is not excluded, or if it is a directory with something that shows.
-    fn shows(&self, path: &Path, meta: &Meta) -> Result<bool, RootError> {
-        let Some(ignore) = &self.ignore else { return Ok(true) };
-        let text = path.to_string_lossy();
-        if !ignore.is_ignored(&text) {
-            return Ok(true);
-        }
-        if !meta.is_dir() || ignore.can_skip_dir(&text) {
-            return Ok(false);
-        }
-        for name in self.root.read_dir(path)? {
-            let below = path.join(name);
-            if let Some(meta) = self.root.metadata(&below)?
-                && self.shows(&below, &meta)?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.ignore().is_none()
     }
 }
 

@@ -5,12 +5,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rbuild_sandbox::Cancel;
+use rbuild_sandbox::{Cancel, Secret};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::git_error::GitError;
@@ -98,11 +99,22 @@ pub(crate) struct Checkout {
     pub(crate) time: i64,
 }
 
+/// What opens a repository over http.
+#[derive(Debug)]
+pub(crate) struct GitAuthorization {
+    /// The value of an `Authorization` header.
+    pub(crate) header: Secret,
+    /// How the URLs begin that it is sent with.
+    pub(crate) scope: String,
+}
+
 /// A repository that is being read.
 #[derive(Clone, Copy)]
 pub(crate) struct Repository<'a> {
     pub(crate) git: &'a Git,
     pub(crate) wanted: &'a GitRef,
+    /// An `Authorization` header for this repository over http, and with which URLs.
+    pub(crate) authorization: Option<&'a GitAuthorization>,
     pub(crate) cancel: &'a Cancel,
     /// An empty directory for what is fetched.
     pub(crate) directory: &'a Path,
@@ -350,25 +362,30 @@ impl Repository<'_> {
     /// git(1), "Environment Variables"; git-config(1), `GIT_CONFIG_COUNT`
     fn set_environment(self, command: &mut Command) {
         let local = self.wanted.remote.starts_with("file://");
-        let remote = match self.wanted.is_ambiguous {
-            true => format!("https://{}", self.wanted.remote),
-            false => self.wanted.remote.clone(),
-        };
+        let remote = self.wanted.url();
         // By environment rather than by argument: arguments are seen by everybody on the host.
-        let settings = [
-            ("remote.origin.url", remote.as_str()),
-            ("core.hooksPath", "/dev/null"),
-            ("core.fsmonitor", "false"),
-            ("credential.helper", ""),
-            ("gc.auto", "0"),
-            ("maintenance.auto", "false"),
-            ("advice.detachedHead", "false"),
-            ("init.defaultBranch", "master"),
-            ("submodule.recurse", "false"),
-            ("safe.directory", "*"),
-            ("http.lowSpeedLimit", "1"),
-            ("http.lowSpeedTime", "60"),
+        let mut settings = vec![
+            ("remote.origin.url", OsStr::new(&remote)),
+            ("core.hooksPath", OsStr::new("/dev/null")),
+            ("core.fsmonitor", OsStr::new("false")),
+            ("credential.helper", OsStr::new("")),
+            ("gc.auto", OsStr::new("0")),
+            ("maintenance.auto", OsStr::new("false")),
+            ("advice.detachedHead", OsStr::new("false")),
+            ("init.defaultBranch", OsStr::new("master")),
+            ("submodule.recurse", OsStr::new("false")),
+            ("safe.directory", OsStr::new("*")),
+            ("http.lowSpeedLimit", OsStr::new("1")),
+            ("http.lowSpeedTime", OsStr::new("60")),
         ];
+        let header = self.authorization.map(|GitAuthorization { header, scope }| {
+            (format!("http.{scope}.extraHeader"), [b"Authorization: ", header.expose()].concat())
+        });
+        if let Some((key, value)) = &header {
+            // git would send the header on to wherever a server redirects to.
+            settings.push((key, OsStr::from_bytes(value)));
+            settings.push(("http.followRedirects", OsStr::new("false")));
+        }
         command.env_clear().envs(self.git.environment.iter().map(|(name, value)| (name, value)));
         command.env("GIT_CONFIG_COUNT", settings.len().to_string());
         for (at, (key, value)) in settings.iter().enumerate() {
@@ -468,6 +485,7 @@ mod tests {
         let repository = Repository {
             git: &git,
             wanted: &wanted,
+            authorization: None,
             cancel: &cancel,
             directory: directory.path(),
             new_hosts: directory.path(),

@@ -105,6 +105,11 @@ impl GitRef {
         Ok(Some(found))
     }
 
+    /// The URL that git is given.
+    pub(crate) fn url(&self) -> String {
+        if self.is_ambiguous { format!("https://{}", self.remote) } else { self.remote.clone() }
+    }
+
     /// The repository as it may be shown: without a password or token.
     pub fn redacted(&self) -> String {
         let (scheme, rest) = self.remote.split_once("://").unwrap_or(("", &self.remote));

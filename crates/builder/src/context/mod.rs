@@ -5,12 +5,13 @@ mod dir;
 mod git;
 mod git_error;
 mod git_ref;
+mod listings;
 mod named;
 
 pub(crate) use archive::archive;
 pub use dir::{ContextDir, ContextError, Normalise};
 pub use git::Git;
-pub(crate) use git::{Commit, KeepGitDir, Repository};
+pub(crate) use git::{Commit, GitAuthorization, KeepGitDir, Repository};
 pub use git_error::GitError;
 pub use git_ref::{CheckoutTime, GitRef, GitRefError, WrittenIn};
 pub(crate) use git_ref::{Plus, percent_decoded};

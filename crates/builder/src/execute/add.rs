@@ -29,7 +29,7 @@ pub(crate) fn extract(
             Entry::HardLink(linked) => {
                 let Some(name) = linked.file_name() else { continue };
                 let parent = draft.resolve_below(&root, linked.parent().unwrap_or(Path::new("")))?;
-                draft.hard_link(&target, &parent.join(name));
+                draft.hard_link(&target, &parent.join(name))?;
             }
             Entry::Whiteout => {}
         }

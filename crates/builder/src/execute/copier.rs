@@ -102,6 +102,9 @@ impl<'a> Copier<'a> {
         let followed = self.tree.resolve(source, Follow::All).map_err(CopyError::Source)?;
         let meta = self.tree.metadata(&followed).map_err(CopyError::Source)?;
         let meta = meta.ok_or_else(|| CopyError::NotFound(source.to_owned()))?;
+        if meta.is_dir() {
+            self.tree.read_ahead(&followed);
+        }
         let present = self.draft.metadata(&target).map_err(DraftError::from)?;
         let goes_into = present.as_ref().is_some_and(Meta::is_dir);
         if !meta.is_dir()
@@ -145,29 +148,25 @@ impl<'a> Copier<'a> {
         if !selected || !is_archivable(&meta.kind) {
             return Ok(());
         }
-        if self.draft.metadata(target).map_err(DraftError::from)?.is_some_and(|present| present.is_dir()) {
-            return Err(DraftError::IsADirectory(target.to_owned()).into());
-        }
         self.file(source, target, meta)
     }
 
     fn file(&mut self, source: &Path, target: &Path, meta: Meta) -> Result<(), CopyError> {
         if !meta.is_file() {
-            self.draft.put(target, self.dressed(meta), Content::None).map_err(DraftError::from)?;
-            return Ok(());
+            return Ok(self.draft.put_file(target, self.dressed(meta), Content::None)?);
         }
         let id = self.tree.file_id(source).map_err(CopyError::Source)?;
         if let Some(id) = id.filter(|id| id.nlink > 1) {
             let key = (id.layer, id.dev, id.ino);
             if let Some(first) = self.names.get(&key) {
-                self.draft.hard_link(target, first);
+                self.draft.refuse_directory(target)?;
+                self.draft.hard_link(target, first).map_err(DraftError::from)?;
                 return Ok(());
             }
             self.names.insert(key, target.to_owned());
         }
         let content = self.tree.content(source).map_err(CopyError::Source)?;
-        self.draft.put(target, self.dressed(meta), content).map_err(DraftError::from)?;
-        Ok(())
+        Ok(self.draft.put_file(target, self.dressed(meta), content)?)
     }
 
     fn directory(

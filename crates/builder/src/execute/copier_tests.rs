@@ -11,6 +11,7 @@ use rbuild_sandbox::Cancel;
 
 use super::copy;
 use super::draft::Draft;
+use super::host_credentials::HostCredentials;
 use super::remote::Remotes;
 use super::tree::Tree;
 use crate::context::{ContextDir, Git};
@@ -95,22 +96,32 @@ fn step(sources: &[&str], destination: &str) -> CopyStep {
 }
 
 fn run(case: &Case<'_>) -> Result<String, String> {
+    run_all(case.context, case.rootfs, std::slice::from_ref(&case.step)).remove(0)
+}
+
+/// What each of the steps of one stage says.
+fn run_all(context_lines: &[&str], lines: &[&str], steps: &[CopyStep]) -> Vec<Result<String, String>> {
     let (context, rootfs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    plant(context.path(), case.context);
-    plant(rootfs.path(), case.rootfs);
+    plant(context.path(), context_lines);
+    plant(rootfs.path(), lines);
     let tree = Tree::Context(Arc::new(ContextDir::open(context.path(), None).unwrap()));
     let mut draft = Draft::new(View::directory(Root::open(rootfs.path()).unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     let store = Store::open(elsewhere.path()).unwrap();
     let _inside = runtime.enter();
-    let remotes = Remotes::new(store, None, Git::default(), Cancel::new());
+    let remotes = Remotes::new(store, None, Git::default(), HostCredentials::default(), Cancel::new());
     let making =
         copy::Making { now: Time::seconds(0), scratch: Path::new("/nonexistent"), remotes: &remotes };
-    match copy::run(&case.step, &tree, &mut draft, making) {
-        Ok(changes) => Ok(show(&changes)),
+    let mut one = |step: &CopyStep| match copy::run(step, &tree, &mut draft, making) {
+        Ok(changes) => {
+            let shown = show(&changes);
+            draft.keep(changes);
+            Ok(shown)
+        }
         Err(error) => Err(std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)),
-    }
+    };
+    steps.iter().map(&mut one).collect()
 }
 
 #[test]
@@ -134,6 +145,23 @@ fn copies_as_buildkit_does() {
     check(&["f@9"], &["f@9"], &["f"], "/f", Ok(""));
     check(&["f@9"], &["f@8"], &["f"], "/f", Ok("f"));
     check(&["d/f@9", "d/g"], &["e/f@9"], &["d"], "/e", Ok("e/ e/g"));
+    // Links to a file that is no change, which the layer has for them; names that are one file already.
+    let linked = ["d/f@9", "d/h = d/f", "d/i = d/f"];
+    check(&linked, &["e/f@9"], &["d"], "/e", Ok("e/ e/f e/h=e/f e/i=e/f"));
+    check(&linked, &["e/f@9", "e/h = e/f"], &["d"], "/e", Ok("e/ e/f e/h=e/f e/i=e/f"));
+    check(&linked, &["e/f@9", "e/h = e/f", "e/i = e/f"], &["d"], "/e", Ok(""));
+    check(
+        &linked,
+        &["e/f@9", "e/h = e/f", "e/i = e/f", "o = e/f"],
+        &["d"],
+        "/e",
+        Ok("e/ e/f e/h=e/f e/i=e/f"),
+    );
+    check(&linked, &["e/f@9", "e/h@9", "e/i = e/h"], &["d"], "/e", Ok("e/ e/f e/h=e/f e/i=e/f"));
+    // One of several names parts from the others.
+    check(&["f@9"], &["f@9", "h = f"], &["f"], "/f", Ok("f"));
+    check(&["f@9", "h = f"], &["f@9", "h = f"], &["f", "h"], "/", Ok("f h"));
+    check(&["f@9", "h = f"], &[], &["f", "h", "f"], "/", Ok("f h"));
     check(&["f", "g"], &[], &["f", "g"], "/x", Ok("x"));
     check(&["f"], &[], &["../../f"], "/f", Ok("f"));
     check(&["f"], &[], &["missing"], "/f", Err("`missing` not found"));
@@ -211,4 +239,26 @@ fn obeys_the_flags() {
     check(tree, &[], &parents("**/c"), Ok("e/ e/d/ e/d/s/ e/d/s/c"));
     check(tree, &[], &parents("d/none"), Err("`d/none` not found"));
     check(tree, &[], &parents("d/none*"), Ok("e/"));
+}
+
+#[test]
+fn links_last_from_step_to_step() {
+    let check = |rootfs: &[&str], steps: &[(&str, &str)]| {
+        let copies: Vec<_> = steps.iter().map(|(source, _)| step(&[source], "/")).collect();
+        let expect: Vec<_> = steps.iter().map(|(_, expect)| Ok((*expect).to_owned())).collect();
+        assert_eq!(run_all(&["d/f@9", "d/h = d/f"], rootfs, &copies), expect, "{steps:?} over {rootfs:?}");
+    };
+    let linked = [
+        ("d", ""),
+        ("d/f", "f"),
+        ("d/h", ""),
+        ("d/f", ""),
+        ("d", "f h=f"),
+        ("d", ""),
+        ("d/h", "h"),
+        ("d/f", ""),
+    ];
+    check(&["f@9", "h = f"], &linked);
+    check(&[], &[&[("d", "f h=f")], &linked[..]].concat());
+    check(&[], &[("d/f", "f"), ("d", "f h=f"), ("d/h", "h"), ("d", "f h=f")]);
 }

@@ -46,10 +46,19 @@ pub(crate) fn run(
     // Nothing is below an independent layer: not even the names that --chown could look up.
     let mut alone = Draft::new(View::empty());
     sources(step, tree, &mut alone, making)?;
-    let changes = alone.take_changes()?;
-    draft.overlay(&changes)?;
-    draft.keep_changes();
-    Ok(changes)
+    Ok(alone.take_changes()?)
+}
+
+/// Has the layer of a step, once it is written, stand for the steps after it.
+pub(crate) fn keep(step: &CopyStep, changes: Changes, draft: &mut Draft) -> Result<(), StepError> {
+    let changes = if is_independent(step) {
+        draft.overlay(&changes)?;
+        draft.take_changes()?
+    } else {
+        changes
+    };
+    draft.keep(changes);
+    Ok(())
 }
 
 /// Tells whether the layer of a step does not depend on what is below it. With `--chmod`, BuildKit ignores `--link`.

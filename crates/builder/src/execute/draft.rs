@@ -1,10 +1,10 @@
 //! A rootfs that is being changed without being written: what COPY, ADD and WORKDIR work on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use rbuild_layers::{Changes, Content, Entry, Follow, Kind, Meta, RootError, Time, View};
+use rbuild_layers::{Changes, Content, Entry, FileId, Follow, Kind, Meta, RootError, Time, View};
 use thiserror::Error;
 
 use super::links;
@@ -30,18 +30,34 @@ pub enum DraftError {
 #[derive(Debug)]
 pub(crate) struct Draft {
     lower: View,
-    nodes: BTreeMap<PathBuf, Node>,
-    /// Paths at and below which the view does not show through.
-    hidden: BTreeSet<PathBuf>,
+    /// What earlier steps put; nodes only.
+    earlier: Changes,
+    /// Paths at and below which the view does not show through. One that is no directory hides by itself.
+    hidden: HashSet<PathBuf>,
     step: Changes,
     /// The other names that this step gave to a file, by its first.
     links: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// Which file a path is a name of that an earlier step put under several, by its place in `names`.
+    files: HashMap<PathBuf, usize>,
+    /// How many names each of these files has.
+    names: Vec<u64>,
+    /// What the paths were that this step put though nothing but the other names of their files may differ.
+    linked: BTreeMap<PathBuf, Linked>,
 }
 
-#[derive(Debug, Clone)]
-struct Node {
-    meta: Meta,
-    content: Content,
+/// A file with several names.
+#[derive(Debug, Clone, Copy)]
+struct Linked {
+    file: File,
+    names: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum File {
+    /// One of the view.
+    Below(FileId),
+    /// One of [`Draft::files`].
+    Put(usize),
 }
 
 impl Draft {
@@ -49,10 +65,13 @@ impl Draft {
     pub(crate) fn new(lower: View) -> Self {
         Self {
             lower,
-            nodes: BTreeMap::new(),
-            hidden: BTreeSet::new(),
+            earlier: Changes::new(),
+            hidden: HashSet::new(),
             step: Changes::new(),
             links: BTreeMap::new(),
+            files: HashMap::new(),
+            names: Vec::new(),
+            linked: BTreeMap::new(),
         }
     }
 
@@ -61,13 +80,22 @@ impl Draft {
         if path.as_os_str().is_empty() {
             return Ok(Some(self.lower.metadata(path)?.unwrap_or_else(Meta::default_directory)));
         }
-        if let Some(node) = self.nodes.get(path) {
-            return Ok(Some(node.meta.clone()));
+        if let Some((meta, _)) = self.node(path) {
+            return Ok(Some(meta.clone()));
         }
         if path.ancestors().any(|ancestor| self.hidden.contains(ancestor)) {
             return Ok(None);
         }
         self.lower.metadata(path)
+    }
+
+    /// What a step put at a path.
+    fn node(&self, path: &Path) -> Option<(&Meta, &Content)> {
+        match self.step.get(path) {
+            Some(Entry::HardLink(target)) => node(self.step.get(target)),
+            None => node(self.earlier.get(path)),
+            entry => node(entry),
+        }
     }
 
     /// Where a path leads; what does not exist is kept.
@@ -86,7 +114,7 @@ impl Draft {
             match entry {
                 Entry::Node { meta, content } => self.put(path, meta.clone(), content.clone())?,
                 Entry::Opaque(meta) => self.put(path, meta.clone(), Content::None)?,
-                Entry::HardLink(target) => self.hard_link(path, target),
+                Entry::HardLink(target) => self.hard_link(path, target)?,
                 Entry::Whiteout => self.clear(path),
             }
         }
@@ -96,16 +124,16 @@ impl Draft {
     /// Reads a file's bytes, symbolic links followed; `None` where no regular file of at most `limit` bytes is.
     pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, RootError> {
         let path = self.resolve(path, Follow::All)?;
-        let Some(node) = self.nodes.get(&path) else {
+        let Some((meta, content)) = self.node(&path) else {
             let shown = self.metadata(&path)?.is_some_and(|meta| meta.is_file() && meta.size <= limit);
             return if shown { self.lower.read(&path, limit) } else { Ok(None) };
         };
-        if !node.meta.is_file() || node.meta.size > limit {
+        if !meta.is_file() || meta.size > limit {
             return Ok(None);
         }
         let mut bytes = Vec::new();
         let failed = |source| RootError::Io { operation: "read", path: path.clone(), source };
-        node.content.open()?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+        content.open()?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
         Ok(Some(bytes))
     }
 
@@ -134,20 +162,51 @@ impl Draft {
     }
 
     /// Makes a path this node. A directory onto a directory keeps the children; everything else replaces what is
-    /// there, subtrees included. What is the same already is no change.
+    /// there, subtrees included. What is the same already is no change, unless it has other names: these part from it.
     pub(crate) fn put(&mut self, path: &Path, meta: Meta, content: Content) -> Result<(), RootError> {
         let present = self.metadata(path)?;
+        self.put_over(present, path, meta, content)
+    }
+
+    /// Makes a path this node, which is no directory, unless a directory is there.
+    pub(crate) fn put_file(&mut self, path: &Path, meta: Meta, content: Content) -> Result<(), DraftError> {
+        let present = self.refuse_directory(path)?;
+        Ok(self.put_over(present, path, meta, content)?)
+    }
+
+    /// Looks at what a file is about to replace.
+    pub(crate) fn refuse_directory(&self, path: &Path) -> Result<Option<Meta>, DraftError> {
+        let present = self.metadata(path)?;
+        if present.as_ref().is_some_and(Meta::is_dir) {
+            return Err(DraftError::IsADirectory(path.to_owned()));
+        }
+        Ok(present)
+    }
+
+    fn put_over(
+        &mut self,
+        present: Option<Meta>,
+        path: &Path,
+        meta: Meta,
+        content: Content,
+    ) -> Result<(), RootError> {
+        let mut linked = None;
         if let Some(present) = &present
             && !self.is_linked(path)
             && self.is_same(path, present, &meta, &content)?
         {
-            return Ok(());
+            linked = self.file_before(path, present)?.filter(|file| file.names > 1);
+            if linked.is_none() {
+                return Ok(());
+            }
         }
-        let merges = meta.is_dir() && present.is_some_and(|present| present.is_dir());
-        if !merges {
-            self.clear(path);
+        match present {
+            Some(present) if meta.is_dir() && present.is_dir() => {}
+            Some(_) => self.clear(path),
+            None if meta.is_dir() => drop(self.hidden.insert(path.to_owned())),
+            None => {}
         }
-        self.nodes.insert(path.to_owned(), Node { meta: meta.clone(), content: content.clone() });
+        self.linked.extend(linked.map(|linked| (path.to_owned(), linked)));
         self.step.insert(path, Entry::Node { meta, content });
         Ok(())
     }
@@ -167,8 +226,8 @@ impl Draft {
         if present != meta || !meta.is_file() || meta.mtime.nanos != 0 || meta.size == 0 {
             return Ok(present == meta);
         }
-        let below = match self.nodes.get(path) {
-            Some(node) => node.content.clone(),
+        let below = match self.node(path) {
+            Some((_, content)) => content.clone(),
             None => self.lower.content(path)?,
         };
         equal_bytes(&below, content).map_err(|source| RootError::Io {
@@ -183,49 +242,147 @@ impl Draft {
         self.links.contains_key(path) || matches!(self.step.get(path), Some(Entry::HardLink(_)))
     }
 
-    /// Ends a step without a layer of its own: its changes only stand for later steps.
-    pub(crate) fn keep_changes(&mut self) {
-        self.links.clear();
-        self.step = Changes::new();
+    /// Returns which file a path was a name of before this step, if that has, or had, several.
+    fn file_before(&self, path: &Path, present: &Meta) -> Result<Option<Linked>, RootError> {
+        if present.is_dir() || self.step.get(path).is_some() {
+            return Ok(None);
+        }
+        if let Some(file) = self.files.get(path) {
+            let names = self.names.get(*file).copied().unwrap_or_default();
+            return Ok(Some(Linked { file: File::Put(*file), names }));
+        }
+        if self.earlier.get(path).is_some() {
+            return Ok(None);
+        }
+        let file = self.lower.file_id(path)?;
+        Ok(file.map(|file| Linked { file: File::Below(file), names: file.nlink }))
     }
 
-    /// Makes a path another name of a file that this step has put.
-    pub(crate) fn hard_link(&mut self, path: &Path, target: &Path) {
-        let Some(node) = self.nodes.get(target).cloned() else { return };
+    /// Has the changes that a step took, and wrote, stand for later steps.
+    pub(crate) fn keep(&mut self, changes: Changes) {
+        for (path, entry) in changes.iter() {
+            if let Entry::HardLink(target) = entry {
+                self.add_name(path, target);
+            }
+        }
+        let linked = |(path, entry): (&Path, &Entry)| match entry {
+            Entry::HardLink(target) => Some((path.to_owned(), changes.get(target)?.clone())),
+            _ => None,
+        };
+        let linked: Vec<_> = changes.iter().filter_map(linked).collect();
+        let (mut newer, mut into) = (changes, std::mem::take(&mut self.earlier));
+        newer.extend(linked);
+        if newer.len() > into.len() {
+            std::mem::swap(&mut newer, &mut into);
+            newer = newer.into_iter().filter(|(path, _)| into.get(path).is_none()).collect();
+        }
+        into.extend(newer);
+        self.earlier = into;
+    }
+
+    /// Remembers two names of a file that is put.
+    fn add_name(&mut self, path: &Path, first: &Path) {
+        let file = self.files.get(first).copied().unwrap_or(self.names.len());
+        if file == self.names.len() {
+            self.names.push(1);
+            self.files.insert(first.to_owned(), file);
+        }
+        if let Some(names) = self.names.get_mut(file) {
+            *names += 1;
+        }
+        self.files.insert(path.to_owned(), file);
+    }
+
+    /// Forgets that a path is one name of several.
+    fn drop_name(&mut self, path: &Path) {
+        let file = self.files.remove(path);
+        if let Some(names) = file.and_then(|file| self.names.get_mut(file)) {
+            *names -= 1;
+        }
+    }
+
+    /// Makes a path another name of a file that this step has put. One that was no change becomes one: a link in a layer
+    /// leads to a file of that layer.
+    pub(crate) fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), RootError> {
+        let target = match self.step.get(target) {
+            Some(Entry::HardLink(first)) => first.clone(),
+            _ => target.to_owned(),
+        };
+        if target == path {
+            return Ok(());
+        }
+        if self.step.get(&target).is_none() {
+            let Some((meta, content)) = self.file(&target)? else { return Ok(()) };
+            self.drop_name(&target);
+            self.step.insert(&target, Entry::Node { meta, content });
+        }
+        let present = self.metadata(path)?;
+        let linked = present.map(|present| self.file_before(path, &present)).transpose()?.flatten();
         self.clear(path);
-        self.nodes.insert(path.to_owned(), node);
-        self.step.insert(path, Entry::HardLink(target.to_owned()));
-        self.links.entry(target.to_owned()).or_default().push(path.to_owned());
+        self.linked.extend(linked.map(|linked| (path.to_owned(), linked)));
+        self.step.insert(path, Entry::HardLink(target.clone()));
+        self.links.entry(target).or_default().push(path.to_owned());
+        Ok(())
+    }
+
+    /// What is at a path, with its content.
+    fn file(&self, path: &Path) -> Result<Option<(Meta, Content)>, RootError> {
+        if let Some((meta, content)) = self.node(path) {
+            return Ok(Some((meta.clone(), content.clone())));
+        }
+        let Some(meta) = self.metadata(path)? else { return Ok(None) };
+        Ok(Some((meta, self.lower.content(path)?)))
+    }
+
+    /// Returns the names that this step gave to a file, its first not included.
+    fn names_in_step(&self, first: &Path) -> Vec<PathBuf> {
+        let is_link =
+            |name: &&PathBuf| matches!(self.step.get(name), Some(Entry::HardLink(target)) if target == first);
+        let mut names: Vec<_> =
+            self.links.get(first).into_iter().flatten().filter(is_link).cloned().collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Lets the next name of a file stand for it, now that its first is gone.
-    fn promote_link(&mut self, gone: &Path) {
-        let names = self.links.remove(gone).unwrap_or_default();
-        let linked =
-            |name: &PathBuf| matches!(self.step.get(name), Some(Entry::HardLink(target)) if target == gone);
-        let mut names = names.into_iter().filter(linked).collect::<Vec<_>>().into_iter();
+    fn promote_link(&mut self, gone: &Path, file: Entry) {
+        let mut names = self.names_in_step(gone).into_iter();
+        self.links.remove(gone);
         let Some(first) = names.next() else { return };
-        if let Some(Node { meta, content }) = self.nodes.get(&first).cloned() {
-            self.step.insert(&first, Entry::Node { meta, content });
-        }
+        self.step.insert(&first, file);
         for name in names {
             self.step.insert(&name, Entry::HardLink(first.clone()));
             self.links.entry(first.clone()).or_default().push(name);
         }
     }
 
+    /// Takes the files out of the step that were put as they had been, under all the names they had.
+    fn settle_links(&mut self) {
+        let linked = std::mem::take(&mut self.linked);
+        for (first, was) in &linked {
+            let names = self.names_in_step(first);
+            let is_name = |name| linked.get(name).is_some_and(|linked: &Linked| linked.file == was.file);
+            let is_whole = was.names > 1 && names.len() as u64 + 1 == was.names;
+            if !is_whole || !names.iter().all(is_name) {
+                continue;
+            }
+            let Some(file) = self.step.remove(first) else { continue };
+            for name in names {
+                self.step.remove(&name);
+                self.add_name(&name, first);
+                self.earlier.insert(&name, file.clone());
+            }
+            self.earlier.insert(first, file);
+        }
+    }
+
     /// Ends the step: its changes with every ancestor directory, and a clean slate for the next.
     pub(crate) fn take_changes(&mut self) -> Result<Changes, RootError> {
-        let mut ancestors = BTreeSet::new();
-        for (path, _) in self.step.iter() {
-            ancestors
-                .extend(path.ancestors().skip(1).filter(|a| !a.as_os_str().is_empty()).map(Path::to_owned));
-        }
-        for ancestor in ancestors {
-            if self.step.get(&ancestor).is_none() {
-                let meta = self.metadata(&ancestor)?.unwrap_or_else(Meta::default_directory);
-                self.step.insert(&ancestor, Entry::node(meta));
-            }
+        self.settle_links();
+        for ancestor in self.step.missing_parents() {
+            let meta = self.metadata(&ancestor)?.unwrap_or_else(Meta::default_directory);
+            self.step.insert(&ancestor, Entry::node(meta));
         }
         self.links.clear();
         Ok(std::mem::take(&mut self.step))
@@ -233,19 +390,21 @@ impl Draft {
 
     /// Takes out everything at and below a path. Other names of a file that goes keep it.
     fn clear(&mut self, path: &Path) {
-        let below: Vec<PathBuf> = self
-            .nodes
-            .range(path.to_owned()..)
-            .map(|(p, _)| p)
-            .take_while(|p| p.starts_with(path))
-            .cloned()
-            .collect();
-        for path in below {
-            self.step.remove(&path);
-            self.nodes.remove(&path);
-            self.promote_link(&path);
+        for (path, _) in self.earlier.remove_below(path) {
+            self.drop_name(&path);
+        }
+        for (path, entry) in self.step.remove_below(path) {
+            self.linked.remove(&path);
+            self.promote_link(&path, entry);
         }
         self.hidden.insert(path.to_owned());
+    }
+}
+
+fn node(entry: Option<&Entry>) -> Option<(&Meta, &Content)> {
+    match entry? {
+        Entry::Node { meta, content } => Some((meta, content)),
+        Entry::HardLink(_) | Entry::Whiteout | Entry::Opaque(_) => None,
     }
 }
 

@@ -10,31 +10,38 @@ mod copy;
 mod draft;
 mod error;
 mod history;
+mod host_credentials;
+mod known_file;
 mod links;
 mod mode;
 mod mounts;
 mod network_files;
+mod owners;
 mod pattern;
+mod placed;
 mod remote;
 mod remote_context;
 mod run;
 mod selection;
 mod stage;
+mod supplies;
 mod tree;
 mod user;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_image::{ChainId, Digest, Layer};
-use rbuild_layers::{Active, Changes, LayerOptions, Limits, Overlay, Snapshotter, Store, View, write_layer};
-use rbuild_sandbox::{Cancel, Isolation, Sandbox, Unavailable};
+use rbuild_layers::{
+    Active, Changes, LayerOptions, Limits, Overlay, Plain, Scratch, Snapshotter, Store, View, write_layer,
+};
+use rbuild_sandbox::{Cancel, Isolation, RootfsForm, Sandbox, Unavailable};
 
 pub(crate) use clock::Clock;
 pub use copier::CopyError;
 pub use draft::DraftError;
 pub use error::StepError;
+pub(crate) use host_credentials::HostCredentials;
 pub use mode::ModeError;
 pub use remote::RemoteError;
 pub(crate) use remote::{Remotes, shown};
@@ -73,11 +80,14 @@ pub(crate) struct ExecutorSettings {
 /// Executes the steps of a build.
 pub(crate) struct Executor {
     settings: ExecutorSettings,
-    snapshotter: Box<dyn Snapshotter>,
+    overlay: Overlay,
+    plain: Plain,
     cache: LocalCache,
     /// What this build has made or found, by key: a step that two platforms share runs once, whatever the cache may do.
     made: Mutex<BTreeMap<Digest, Made>>,
     network_files: NetworkFiles,
+    /// Copies of what is mounted and is no rootfs.
+    copies: Mutex<BTreeMap<(Source, String), Arc<Scratch>>>,
     sandbox: OnceLock<Sandbox>,
     runtime: tokio::runtime::Handle,
 }
@@ -116,11 +126,14 @@ impl Executor {
     /// The store cannot be used.
     pub(crate) fn new(settings: ExecutorSettings) -> Result<Self, BuildError> {
         let network_files = NetworkFiles::new(&settings.store)?;
+        let overlay = Overlay::new(settings.store.clone(), Limits::default());
         Ok(Self {
-            snapshotter: Box::new(Overlay::new(settings.store.clone(), Limits::default())),
+            plain: Plain::new(overlay.clone()),
+            overlay,
             cache: LocalCache::new(settings.store.clone(), &settings.layers),
             made: Mutex::default(),
             network_files,
+            copies: Mutex::default(),
             sandbox: OnceLock::new(),
             runtime: tokio::runtime::Handle::current(),
             settings,
@@ -195,13 +208,18 @@ impl Executor {
             StepKind::Copy(step) => {
                 let tree = self.tree(&step.from, task.done)?;
                 let draft = self.draft(stage)?;
-                self.write(&copy::run(step, &tree, draft, self.making())?)?
+                let changes = copy::run(step, &tree, draft, self.making())?;
+                let layer = self.write(&changes)?;
+                copy::keep(step, changes, draft)?;
+                layer
             }
             StepKind::Workdir(step) => {
                 let draft = self.draft(stage)?;
                 configure::workdir(step, draft, self.clock().time())?;
                 let changes = draft.take_changes()?;
-                self.write(&changes)?
+                let layer = self.write(&changes)?;
+                draft.keep(changes);
+                layer
             }
             StepKind::Configure => self.write(&Changes::new())?,
         };
@@ -297,7 +315,7 @@ impl Executor {
     }
 
     /// The tree a step reads from.
-    fn tree(&self, source: &Source, done: &[Stage]) -> Result<Tree, StepError> {
+    pub(crate) fn tree(&self, source: &Source, done: &[Stage]) -> Result<Tree, StepError> {
         match source {
             Source::Scratch => Ok(Tree::Rootfs(View::empty())),
             Source::Context => Ok(match &self.settings.context {
@@ -338,12 +356,12 @@ impl Executor {
 
     /// The tree that layers make whose blobs are all in the store.
     pub(crate) fn unpacked(&self, chain: &[Layer]) -> Result<View, StepError> {
-        self.snapshotter.view(chain).map_err(|source| StepError::snapshot("unpack the rootfs", source))
+        self.overlay.view(chain).map_err(|source| StepError::snapshot("unpack the rootfs", source))
     }
 
     /// Brings into the store what unpacking a chain will read.
     pub(crate) fn fetch(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<(), StepError> {
-        let missing = self.snapshotter.missing(chain);
+        let missing = self.overlay.missing(chain);
         let missing = missing.map_err(|source| StepError::snapshot("look up snapshots", source))?;
         for base in bases {
             let layers = base.own_layers(&missing);
@@ -378,28 +396,28 @@ impl Executor {
         Ok(Some(made))
     }
 
+    /// What makes trees in the form that steps want here.
+    fn snapshotter(&self) -> Result<&dyn Snapshotter, StepError> {
+        Ok(match self.rootfs_form()? {
+            RootfsForm::Overlay => &self.overlay,
+            RootfsForm::Directory => &self.plain,
+        })
+    }
+
     /// A tree above a chain that a process may change.
     pub(crate) fn prepare(&self, chain: &[Layer]) -> Result<Active, StepError> {
-        self.snapshotter.prepare(chain).map_err(|source| StepError::snapshot("prepare the rootfs", source))
+        self.snapshotter()?.prepare(chain).map_err(|source| StepError::snapshot("prepare the rootfs", source))
     }
 
     /// Keeps a changed tree as the snapshot of `chain`.
-    pub(crate) fn commit(&self, active: Active, chain: &[Layer]) -> Result<(), StepError> {
-        self.snapshotter
-            .commit(active, chain)
+    pub(crate) fn commit(&self, active: Active, changes: &Changes, chain: &[Layer]) -> Result<(), StepError> {
+        self.snapshotter()?
+            .commit(active, changes, chain)
             .map_err(|source| StepError::snapshot("keep the rootfs", source))
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.settings.store
-    }
-
-    pub(crate) fn hosts(&self) -> PathBuf {
-        self.network_files.hosts()
-    }
-
-    pub(crate) fn resolv_conf(&self) -> PathBuf {
-        self.network_files.resolv_conf()
     }
 
     fn making(&self) -> Making<'_> {

@@ -1,40 +1,66 @@
-//! `RUN --mount`: what is bound into the rootfs for one step.
+//! `RUN --mount`: what is mounted into the rootfs for one step.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rbuild_layers::{
-    Changes, Content, Follow, Kind, Meta, MountPoint, Root, Scratch, Store, Time, View, apply,
+    Active, ActiveRootfs, Changes, Content, Follow, Kind, Meta, MountPoint, Root, Scratch, Store, Time, View,
 };
-use rbuild_sandbox::{Access, Mount, MountKind};
+use rbuild_sandbox::{Access, Mount, MountKind, Mounting, RootfsForm, Secret};
 
 use super::copier::{Attributes, Copier, CopyError};
 use super::draft::Draft;
-use super::error::StepError;
+use super::error::{Cause, StepError};
 use super::selection::Selection;
 use super::tree::Tree;
-use crate::cache::content;
-use crate::cache::key::KeyHasher;
-use crate::plan::{self, BindMount, CacheMount, Sharing, Source, StepMount};
-
-/// The name under which a copied source stands in its scratch directory.
-const COPIED: &str = "source";
-
-/// Private copies of one cache directory that may be in use at the same time.
-const MAX_PRIVATE: usize = 64;
+use super::{Executor, Task};
+use crate::cache::mounts::{self as cache, CONTENT};
+use crate::plan::{self, BindMount, CacheMount, RunStep, SecretMount, Source, SshMount, StepMount};
+use crate::ssh::{Proxy, Socket};
 
 /// The mode of a tmpfs root, as the kernel has it by default.
 const TMPFS_MODE: u32 = 0o1777;
 
+/// One mount of a step: where, on what kind of target, and what.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub target: PathBuf,
+    pub point: MountPoint,
+    pub kind: MountKind,
+    pub source: Owner,
+}
+
+/// Whose the source of a bind is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The step's alone.
+    Step,
+    /// The build's: other steps read it too.
+    Build,
+    /// A cache, which outlives the build.
+    Cache,
+}
+
 /// What a step mounts, and what has to live until it ends.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    /// Mounts and the kind of their targets, in order.
-    pub mounts: Vec<(PathBuf, MountPoint, MountKind)>,
-    copies: Vec<Scratch>,
-    locks: Vec<File>,
+    pub mounts: Vec<Planned>,
+    /// Variables that nobody is shown.
+    pub secret_env: Vec<(OsString, Secret)>,
+    kept: Vec<Kept>,
+}
+
+/// What goes when the step has ended.
+#[derive(Debug)]
+#[expect(dead_code, reason = "kept for its end alone")]
+enum Kept {
+    Directory(Arc<Scratch>),
+    Snapshot(Box<Active>),
+    Lock(File),
+    Agent(Proxy),
 }
 
 /// The tree and the path in it that a mount reads, when its content is part of the step's key.
@@ -46,207 +72,308 @@ pub(crate) fn reads(mount: &StepMount) -> Option<(&Source, &str)> {
     }
 }
 
-/// The subtree at `path`, or the file, below the name `source`.
+/// The subtree at `path`, or the file, below the name [`CONTENT`].
 pub(crate) fn collect(tree: &Tree, path: &str, now: Time) -> Result<Changes, StepError> {
     let failed = |source| StepError::Copy { path: path.to_owned(), source };
     let source =
         tree.resolve(Path::new(path), Follow::All).map_err(|error| failed(CopyError::Source(error)))?;
     let meta = tree.metadata(&source).map_err(|error| failed(CopyError::Source(error)))?;
     let mut draft = Draft::new(View::empty());
-    if let Some(meta) = meta.filter(rbuild_layers::Meta::is_dir) {
-        draft.put(Path::new(COPIED), meta, rbuild_layers::Content::None)?;
+    if let Some(meta) = meta.filter(Meta::is_dir) {
+        draft.put(Path::new(CONTENT), meta, Content::None)?;
     }
     let attributes = Attributes { owner: None, mode: None, now };
     let selection = Selection::default();
     Copier::new(tree, &mut draft, &attributes, &selection)
-        .copy(&source, &format!("/{COPIED}"))
+        .copy(&source, &format!("/{CONTENT}"))
         .map_err(failed)?;
     Ok(draft.take_changes()?)
 }
 
-impl Prepared {
-    /// Mounts a copy of a subtree: what the step writes goes with it, and owners are those of the source tree.
-    pub(crate) fn bind(
-        &mut self,
-        store: &Store,
-        mount: &BindMount,
-        content: &Changes,
-    ) -> Result<(), StepError> {
-        let failed = |source| mount_error(&mount.target, source);
-        let scratch = copied(store, content).map_err(failed)?;
-        let source = scratch.path().join(COPIED);
-        let kind = if source.is_dir() { MountPoint::Directory } else { MountPoint::File };
-        self.copies.push(scratch);
-        self.push(&mount.target, kind, source, mount.access);
+/// Prepares everything a step mounts beside the defaults.
+pub(crate) fn prepare(executor: &Executor, task: Task<'_>, step: &RunStep) -> Result<Prepared, StepError> {
+    let mut preparation = Preparation { executor, task, prepared: Prepared::default(), caches: Vec::new() };
+    if let Some(size) = step.surroundings.shm_size {
+        preparation.tmpfs("/dev/shm", Some(size));
+    }
+    if !step.files.is_empty() {
+        preparation.files("/dev/pipes", &step.files)?;
+    }
+    // Every step takes the locks of its caches in the same order: none waits for one that waits for it.
+    let mut caches: Vec<&CacheMount> = step.mounts.iter().filter_map(cache_of).collect();
+    caches.sort_by(|one, other| {
+        let key = |mount: &CacheMount| (mount.mode, mount.uid, mount.gid);
+        one.id.cmp(&other.id).then_with(|| key(one).cmp(&key(other)))
+    });
+    caches.into_iter().try_for_each(|mount| preparation.cache(mount))?;
+    for mount in &step.mounts {
+        match mount {
+            StepMount::Bind(mount) => preparation.bind(mount)?,
+            StepMount::Cache(_) => {}
+            StepMount::Tmpfs { target, size } => preparation.tmpfs(target, *size),
+            StepMount::Secret(mount) => preparation.secret(mount),
+            StepMount::Ssh(mount) => preparation.ssh(mount)?,
+        }
+    }
+    Ok(preparation.prepared)
+}
+
+fn cache_of(mount: &StepMount) -> Option<&CacheMount> {
+    match mount {
+        StepMount::Cache(mount) => Some(mount),
+        _ => None,
+    }
+}
+
+struct Preparation<'a> {
+    executor: &'a Executor,
+    task: Task<'a>,
+    prepared: Prepared,
+    /// Caches that the step has.
+    caches: Vec<PathBuf>,
+}
+
+impl Preparation<'_> {
+    /// Mounts part of a tree: what the step writes goes with it, and owners are those of the tree.
+    ///
+    /// A rootfs is mounted as it lies in the store. What is no rootfs is copied, once in a build: it may change under
+    /// the step, belongs to somebody, and holds files that the ignore file hides.
+    fn bind(&mut self, mount: &BindMount) -> Result<(), StepError> {
+        let (kind, point) = match self.executor.rootfs_form()? {
+            RootfsForm::Directory => self.bind_copy(mount)?,
+            RootfsForm::Overlay => match self.executor.active_tree(&mount.from, self.task.done)? {
+                Some(active) => self.bind_rootfs(mount, active)?,
+                None => self.bind_files(mount)?,
+            },
+        };
+        self.push(&mount.target, point, kind, Owner::Step);
         Ok(())
     }
 
-    /// Mounts a directory that outlives the build; `content` is what a new one starts with.
-    pub(crate) fn cache(
+    fn bind_rootfs(
         &mut self,
-        store: &Store,
-        mount: &CacheMount,
-        content: Option<&Changes>,
-    ) -> Result<(), StepError> {
-        let failed = |source| mount_error(&mount.target, source);
-        let (directory, lock) = cache_directory(store, mount, content).map_err(failed)?;
-        self.locks.extend(lock);
-        self.push(&mount.target, MountPoint::Directory, directory, mount.access);
+        mount: &BindMount,
+        active: Active,
+    ) -> Result<(MountKind, MountPoint), StepError> {
+        let found = active.lower_view().resolve(Path::new(&mount.source), Follow::All)?;
+        let missing = || CopyError::NotFound(PathBuf::from(&mount.source));
+        let missing = || StepError::Copy { path: mount.source.clone(), source: missing() };
+        let point = point(found.meta.ok_or_else(missing)?.is_dir());
+        let access = access(mount.access);
+        let kind = match active.rootfs() {
+            ActiveRootfs::Overlay { lower, upper, work } => {
+                MountKind::Overlay { lower, upper, work, subpath: found.path, access }
+            }
+            ActiveRootfs::Directory(root) => {
+                MountKind::Bind { source: root.join(found.path), access, recursive: false }
+            }
+        };
+        self.prepared.kept.push(Kept::Snapshot(Box::new(active)));
+        Ok((kind, point))
+    }
+
+    /// Mounts a copy that the whole build shares, below a directory of the step's own for what it writes.
+    fn bind_files(&mut self, mount: &BindMount) -> Result<(MountKind, MountPoint), StepError> {
+        let failed = |source: Cause| mount_error(&mount.target, source);
+        let copy = self.executor.copied_tree(&mount.from, &mount.source, self.task.done)?;
+        let point = point(copy.path().join(CONTENT).is_dir());
+        let scratch = self.executor.store().scratch().map_err(|error| failed(error.into()))?;
+        let (upper, work) = (scratch.path().join("upper"), scratch.path().join("work"));
+        for directory in [&upper, &work] {
+            std::fs::create_dir(directory).map_err(|error| failed(error.into()))?;
+        }
+        let (lower, subpath) = (vec![copy.path().to_owned()], PathBuf::from(CONTENT));
+        self.prepared.kept.extend([Kept::Directory(copy), Kept::Directory(Arc::new(scratch))]);
+        Ok((MountKind::Overlay { lower, upper, work, subpath, access: access(mount.access) }, point))
+    }
+
+    /// Mounts or places a copy; only one that nobody can write is shared.
+    fn bind_copy(&mut self, mount: &BindMount) -> Result<(MountKind, MountPoint), StepError> {
+        let (from, source, done) = (&mount.from, &mount.source, self.task.done);
+        let copy = match (self.executor.mounting()?, mount.access) {
+            (Mounting::Kernel, plan::Access::ReadOnly) => self.executor.copied_tree(from, source, done)?,
+            _ => Arc::new(self.executor.private_copy(from, source, done)?),
+        };
+        let source = copy.path().join(CONTENT);
+        let point = point(source.is_dir());
+        self.prepared.kept.push(Kept::Directory(copy));
+        Ok((MountKind::Bind { source, access: access(mount.access), recursive: false }, point))
+    }
+
+    /// Mounts a directory that outlives the build.
+    fn cache(&mut self, mount: &CacheMount) -> Result<(), StepError> {
+        let now = self.executor.clock().time();
+        let content = mount
+            .from
+            .as_ref()
+            .map(|from| collect(&self.executor.tree(from, self.task.done)?, &mount.source, now));
+        let content = content.transpose()?;
+        let (mounting, access) = (self.executor.mounting()?, access(mount.access));
+        let is_copied = mounting == Mounting::Placed && access == Access::ReadOnly;
+        let request = cache::Request {
+            store: self.executor.store(),
+            access: match mounting {
+                Mounting::Placed if !is_copied => cache::Access::Moved,
+                _ => cache::Access::Mounted,
+            },
+            held: &self.caches,
+            now,
+            cancel: self.executor.cancel(),
+        };
+        let opened = cache::open(&request, mount, content.as_ref());
+        let directory = opened.map_err(|error| mount_error(&mount.target, error))?;
+        self.prepared.kept.extend(directory.lock.map(Kept::Lock));
+        if is_copied {
+            // Nothing enforces that it is only read: what is written goes with the copy.
+            let root = self.executor.store().root(&directory.path);
+            let root = root.map_err(|error| mount_error(&mount.target, error))?;
+            let tree = Tree::Rootfs(View::directory(root));
+            let copy = cache::copied(self.executor.store(), &collect(&tree, "/", now)?);
+            let copy = copy.map_err(|error| mount_error(&mount.target, error))?;
+            let kind = MountKind::Bind { source: copy.path().join(CONTENT), access, recursive: false };
+            self.prepared.kept.push(Kept::Directory(Arc::new(copy)));
+            self.push(&mount.target, MountPoint::Directory, kind, Owner::Step);
+            return Ok(());
+        }
+        self.caches.push(directory.path.clone());
+        let kind = MountKind::Bind { source: directory.path, access, recursive: false };
+        self.push(&mount.target, MountPoint::Directory, kind, Owner::Cache);
         Ok(())
     }
 
     /// Mounts an empty memory file system.
-    pub(crate) fn tmpfs(&mut self, target: &str, size: Option<u64>) {
+    fn tmpfs(&mut self, target: &str, size: Option<u64>) {
         let kind = MountKind::Tmpfs { size, mode: TMPFS_MODE };
-        self.mounts.push((PathBuf::from(target), MountPoint::Directory, kind));
+        self.push(target, MountPoint::Directory, kind, Owner::Step);
     }
 
-    /// Mounts files of the builder, by name, as a read-only directory.
-    pub(crate) fn files(
-        &mut self,
-        store: &Store,
-        target: &str,
-        files: &[plan::ScriptFile],
-    ) -> Result<(), StepError> {
-        let scratch = store.scratch().map_err(|error| mount_error(target, error))?;
-        for file in files {
-            let path = scratch.path().join(&file.name);
-            let written = std::fs::write(&path, &file.content)
-                .and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(file.mode)));
-            written.map_err(|source| StepError::Write { path, source })?;
+    /// Mounts a secret as a file, or sets a variable; one that nobody gave is neither, as in BuildKit.
+    fn secret(&mut self, mount: &SecretMount) {
+        let Some(value) = self.executor.secret(&mount.id) else { return };
+        if let Some(name) = &mount.env {
+            self.prepared.secret_env.push((name.into(), value.clone()));
         }
-        let open = std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o755));
-        open.map_err(|source| StepError::Write { path: scratch.path().to_owned(), source })?;
-        self.push(target, MountPoint::Directory, scratch.path().to_owned(), plan::Access::ReadOnly);
-        self.copies.push(scratch);
+        if let Some(target) = &mount.target {
+            let kind =
+                MountKind::File { content: value.clone(), uid: mount.uid, gid: mount.gid, mode: mount.mode };
+            self.push(target, MountPoint::File, kind, Owner::Step);
+        }
+    }
+
+    /// Mounts a socket that passes requests on to an agent, for this step alone.
+    fn ssh(&mut self, mount: &SshMount) -> Result<(), StepError> {
+        let Some(agent) = self.executor.agent(&mount.id) else { return Ok(()) };
+        let failed = |source: Cause| mount_error(&mount.target, source);
+        let scratch = self.executor.store().scratch().map_err(|error| failed(error.into()))?;
+        let socket = Socket { mode: mount.mode & 0o777, uid: mount.uid, gid: mount.gid };
+        let proxy = Proxy::start(agent, scratch.path(), socket).map_err(|error| failed(error.into()))?;
+        let source = proxy.path().to_owned();
+        self.prepared.kept.extend([Kept::Agent(proxy), Kept::Directory(Arc::new(scratch))]);
+        let kind = MountKind::Bind { source, access: Access::ReadWrite, recursive: false };
+        self.push(&mount.target, MountPoint::File, kind, Owner::Step);
         Ok(())
     }
 
-    /// The mounts, once their targets exist at `resolved` paths.
-    pub(crate) fn push(&mut self, target: &str, kind: MountPoint, source: PathBuf, access: plan::Access) {
-        let access = match access {
-            plan::Access::ReadOnly => Access::ReadOnly,
-            plan::Access::ReadWrite => Access::ReadWrite,
+    /// Mounts files of the builder, by name, as a read-only directory.
+    fn files(&mut self, target: &str, files: &[plan::ScriptFile]) -> Result<(), StepError> {
+        let scratch = self.executor.store().scratch().map_err(|error| mount_error(target, error))?;
+        let source = scratch.path().join("files");
+        let write = |path: &Path, made: std::io::Result<()>, mode| {
+            let done = made.and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)));
+            done.map_err(|source| StepError::Write { path: path.to_owned(), source })
         };
-        let bind = MountKind::Bind { source, access, recursive: false };
-        self.mounts.push((PathBuf::from(target), kind, bind));
+        write(&source, std::fs::create_dir(&source), 0o755)?;
+        for file in files {
+            let path = source.join(&file.name);
+            write(&path, std::fs::write(&path, &file.content), file.mode)?;
+        }
+        self.prepared.kept.push(Kept::Directory(Arc::new(scratch)));
+        let kind = MountKind::Bind { source, access: Access::ReadOnly, recursive: false };
+        self.push(target, MountPoint::Directory, kind, Owner::Step);
+        Ok(())
+    }
+
+    fn push(&mut self, target: &str, point: MountPoint, kind: MountKind, source: Owner) {
+        self.prepared.mounts.push(Planned { target: PathBuf::from(target), point, kind, source });
     }
 }
 
+fn access(access: plan::Access) -> Access {
+    match access {
+        plan::Access::ReadOnly => Access::ReadOnly,
+        plan::Access::ReadWrite => Access::ReadWrite,
+    }
+}
+
+fn point(directory: bool) -> MountPoint {
+    if directory { MountPoint::Directory } else { MountPoint::File }
+}
+
 /// The default mounts of every step and the two network files.
-pub(crate) fn defaults(hosts: PathBuf, resolv_conf: PathBuf) -> Vec<(PathBuf, MountPoint, MountKind)> {
+pub(crate) fn defaults(hosts: PathBuf, resolv_conf: PathBuf) -> Vec<Planned> {
     let read_only = |source| MountKind::Bind { source, access: Access::ReadOnly, recursive: false };
+    let plan = |target: PathBuf, point, kind| Planned { target, point, kind, source: Owner::Build };
     let mut mounts: Vec<_> = Mount::defaults()
         .into_iter()
-        .map(|mount| (mount.target, MountPoint::Directory, mount.kind))
+        .map(|mount| plan(mount.target, MountPoint::Directory, mount.kind))
         .collect();
-    mounts.push((PathBuf::from("etc/hosts"), MountPoint::File, read_only(hosts)));
-    mounts.push((PathBuf::from("etc/resolv.conf"), MountPoint::File, read_only(resolv_conf)));
+    mounts.push(plan("etc/hosts".into(), MountPoint::File, read_only(hosts)));
+    mounts.push(plan("etc/resolv.conf".into(), MountPoint::File, read_only(resolv_conf)));
     mounts
 }
 
-fn mount_error(target: &str, source: impl Into<super::error::Cause>) -> StepError {
+pub(crate) fn mount_error(target: &str, source: impl Into<Cause>) -> StepError {
     StepError::Mount { target: target.to_owned(), source: source.into() }
 }
 
-fn copied(store: &Store, content: &Changes) -> Result<Scratch, super::error::Cause> {
-    let scratch = store.scratch()?;
-    apply(content, &Root::open(scratch.path())?, &View::empty())?;
-    Ok(scratch)
-}
-
 /// Lets the targets of inner mounts exist: a mount that lies in another one has its target made in the outer's source,
-/// where that is a directory of the builder's.
-pub(crate) fn make_inner_targets(mounts: &[(PathBuf, MountPoint, MountKind)]) -> Result<(), StepError> {
-    for (at, (target, point, _)) in mounts.iter().enumerate() {
-        let outer =
-            mounts.iter().take(at).rev().find(|(outer, ..)| target.starts_with(outer) && target != outer);
-        let Some((outer, _, MountKind::Bind { source, .. })) = outer else { continue };
-        let failed = |error| mount_error(&target.to_string_lossy(), error);
-        let root = Root::open(source).map_err(failed)?;
-        let inside = target.strip_prefix(outer).unwrap_or(target);
-        let mut draft = Draft::new(View::directory(root.clone()));
-        let path = draft.resolve(inside, Follow::All)?;
-        let directory = match point {
-            MountPoint::Directory => Some(path.as_path()),
-            MountPoint::File => path.parent(),
-        };
-        draft.make_dirs(directory.unwrap_or(&path), (0, 0), Time::default())?;
-        if *point == MountPoint::File && draft.metadata(&path)?.is_none() {
-            draft.put(&path, Meta::new(Kind::File, 0o644), Content::None)?;
-        }
-        for (path, entry) in draft.take_changes()?.iter() {
-            match entry.meta() {
-                Some(meta) if root.metadata(path).map_err(failed)?.is_none() => {
-                    if meta.is_dir() { root.create_dir(path) } else { root.create_file(path).map(drop) }
-                        .and_then(|()| root.set_meta(path, meta))
-                        .map_err(failed)?;
-                }
-                _ => {}
+/// or in what the step would write there. (The sandbox makes those in a new file system.)
+pub(crate) fn make_inner_targets(store: &Store, mounts: &[Planned]) -> Result<(), StepError> {
+    for (at, inner) in mounts.iter().enumerate() {
+        let is_outer =
+            |outer: &&Planned| inner.target.starts_with(&outer.target) && inner.target != outer.target;
+        let Some(outer) = mounts.iter().take(at).rev().find(is_outer) else { continue };
+        let failed = |error| mount_error(&inner.target.to_string_lossy(), error);
+        let (view, root, below) = match &outer.kind {
+            MountKind::Bind { source, .. } => {
+                let root = store.root(source).map_err(failed)?;
+                (View::directory(root.clone()), root, Path::new(""))
             }
-        }
+            MountKind::Overlay { lower, upper, subpath, .. } => {
+                let layers = lower.iter().chain([upper]).map(|path| store.root(path));
+                let layers = layers.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+                (View::overlay(layers), store.root(upper).map_err(failed)?, subpath.as_path())
+            }
+            _ => continue,
+        };
+        let inside = inner.target.strip_prefix(&outer.target).unwrap_or(&inner.target);
+        make_target(&root, Draft::new(view), &below.join(inside), inner.point)?;
     }
     Ok(())
 }
 
-/// The name of a cache directory: its id, what a new one would look like, and what it would hold.
-fn cache_name(mount: &CacheMount, content: Option<&Changes>) -> Result<String, super::error::Cause> {
-    let mut hasher = KeyHasher::new("rbuild cache mount");
-    hasher
-        .text(&mount.id)
-        .number(u64::from(mount.mode))
-        .number(u64::from(mount.uid))
-        .number(u64::from(mount.gid));
-    let content = content.map(content::digest).transpose()?;
-    hasher.option(content, |hasher, digest| {
-        hasher.digest(&digest);
-    });
-    Ok(hasher.finish().hex())
-}
-
-/// Finds or makes the directory of a cache mount, and takes the lock its sharing asks for.
-fn cache_directory(
-    store: &Store,
-    mount: &CacheMount,
-    content: Option<&Changes>,
-) -> Result<(PathBuf, Option<File>), super::error::Cause> {
-    let name = cache_name(mount, content)?;
-    let base = store.mounts_path();
-    let lock_file =
-        |name: &str| File::options().create(true).append(true).open(base.join(format!("{name}.lock")));
-    let (name, lock) = match mount.sharing {
-        Sharing::Shared => (name, None),
-        Sharing::Locked => {
-            let lock = lock_file(&name)?;
-            lock.lock()?;
-            (name, Some(lock))
-        }
-        Sharing::Private => {
-            let mut candidates = (0..MAX_PRIVATE).map(|number| format!("{name}-{number}"));
-            let free = candidates.find_map(|name| {
-                let lock = lock_file(&name).ok()?;
-                lock.try_lock().ok().map(|()| (name, Some(lock)))
-            });
-            free.ok_or_else(|| io::Error::from(io::ErrorKind::ResourceBusy))?
-        }
+/// Writes to `root` what a target needs that `draft`, a tree with `root` on top, lacks.
+fn make_target(root: &Root, mut draft: Draft, path: &Path, point: MountPoint) -> Result<(), StepError> {
+    let path = draft.resolve(path, Follow::All)?;
+    let directory = match point {
+        MountPoint::Directory => Some(path.as_path()),
+        MountPoint::File => path.parent(),
     };
-    let directory = base.join(&name);
-    if !directory.is_dir() {
-        // Made aside and renamed: another process sees it with its owner, mode and first content, or not at all.
-        let scratch = match content {
-            Some(content) => copied(store, content)?,
-            None => store.scratch()?,
-        };
-        let source = scratch.path().join(COPIED);
-        if content.is_none() {
-            std::fs::create_dir(&source)?;
-        }
-        std::os::unix::fs::chown(&source, Some(mount.uid), Some(mount.gid))?;
-        std::fs::set_permissions(&source, PermissionsExt::from_mode(mount.mode))?;
-        match std::fs::rename(&source, &directory) {
-            Err(_) if directory.is_dir() => {}
-            renamed => renamed?,
+    draft.make_dirs(directory.unwrap_or(&path), (0, 0), Time::default())?;
+    if point == MountPoint::File && draft.metadata(&path)?.is_none() {
+        draft.put(&path, Meta::new(Kind::File, 0o644), Content::None)?;
+    }
+    for (path, entry) in draft.take_changes()?.iter() {
+        if let Some(meta) = entry.meta()
+            && root.metadata(path)?.is_none()
+        {
+            if meta.is_dir() {
+                root.create_dir(path)?;
+            } else {
+                drop(root.create_file(path)?);
+            }
+            root.set_meta(path, meta)?;
         }
     }
-    Ok((directory, lock))
+    Ok(())
 }

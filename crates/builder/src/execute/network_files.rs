@@ -1,43 +1,45 @@
 //! `/etc/hosts` and `/etc/resolv.conf` of a RUN: bound read-only, never committed.
 
 use std::fs;
+use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use rbuild_image::Digest;
 use rbuild_layers::{Scratch, Store};
 
 use crate::error::BuildError;
 use crate::export::ExportError;
 
-/// What BuildKit writes, with the host name of its sandboxes.
-const HOSTS: &str = "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-
 /// Bytes of the host's `/etc/resolv.conf` that are taken over.
 const MAX_RESOLV_CONF: u64 = 64 << 10;
 
-/// The two files, in a directory that goes when the build ends.
+/// The files, in a directory that goes when the build ends.
 #[derive(Debug)]
 pub(crate) struct NetworkFiles {
     scratch: Scratch,
 }
 
 impl NetworkFiles {
-    /// Writes both; the name servers are the host's.
+    /// Writes the name servers, which are the host's.
     ///
     /// # References
-    /// resolv.conf(5), hosts(5)
+    /// resolv.conf(5)
     pub(crate) fn new(store: &Store) -> Result<Self, BuildError> {
         let files = Self { scratch: store.scratch()? };
-        for (path, text) in [(files.hosts(), HOSTS.to_owned()), (files.resolv_conf(), host_resolv_conf())] {
-            let written = fs::write(&path, text).and_then(|()| {
-                fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            });
-            written.map_err(|source| ExportError::Write { path, source: source.into() })?;
-        }
+        write(&files.resolv_conf(), &host_resolv_conf())
+            .map_err(|source| ExportError::Write { path: files.resolv_conf(), source: source.into() })?;
         Ok(files)
     }
 
-    pub(crate) fn hosts(&self) -> PathBuf {
-        self.scratch.path().join("hosts")
+    /// Writes the hosts of a step, unless an earlier one had the same.
+    pub(crate) fn hosts(&self, hostname: &str, extra: &[(String, IpAddr)]) -> io::Result<PathBuf> {
+        let text = hosts(hostname, extra);
+        let path = self.scratch.path().join(format!("hosts-{}", Digest::of(text.as_bytes()).hex()));
+        if !path.exists() {
+            write(&path, &text)?;
+        }
+        Ok(path)
     }
 
     pub(crate) fn resolv_conf(&self) -> PathBuf {
@@ -50,6 +52,21 @@ impl NetworkFiles {
     }
 }
 
+/// The lines that BuildKit writes.
+///
+/// # References
+/// hosts(5)
+fn hosts(hostname: &str, extra: &[(String, IpAddr)]) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    text.extend(extra.iter().map(|(name, address)| format!("{address}\t{name}\n")));
+    text
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+}
+
 fn host_resolv_conf() -> String {
     use std::io::Read;
     let mut text = String::new();
@@ -57,4 +74,17 @@ fn host_resolv_conf() -> String {
         .and_then(|file| file.take(MAX_RESOLV_CONF).read_to_string(&mut text));
     // A host without one has no name service to pass on.
     if read.is_err() { String::new() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_those_of_buildkit() {
+        let extra = [("foo".to_owned(), [1, 2, 3, 4].into()), ("bar".to_owned(), "::5".parse().unwrap())];
+        let expect =
+            "127.0.0.1\tlocalhost hh\n::1\tlocalhost ip6-localhost ip6-loopback\n1.2.3.4\tfoo\n::5\tbar\n";
+        assert_eq!(hosts("hh", &extra), expect);
+    }
 }

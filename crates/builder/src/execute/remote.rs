@@ -11,14 +11,16 @@ use std::time::{Duration, SystemTime};
 use rbuild_image::Digest;
 use rbuild_layers::store::StoreDirError;
 use rbuild_layers::{Scratch, Store, Time};
-use rbuild_registry::Client;
-use rbuild_sandbox::Cancel;
+use rbuild_registry::{Client, WebFile};
+use rbuild_sandbox::{Cancel, Secret};
 use thiserror::Error;
 
 use super::error::Cause;
+use super::host_credentials::HostCredentials;
+use super::known_file::KnownFile;
 use crate::context::{
-    CheckoutTime, Commit, ContextDir, ContextError, Git, GitError, GitRef, KeepGitDir, Normalise, Plus,
-    Repository, percent_decoded,
+    CheckoutTime, Commit, ContextDir, ContextError, Git, GitAuthorization, GitError, GitRef, KeepGitDir,
+    Normalise, Plus, Repository, percent_decoded,
 };
 
 /// Bytes a file of the web may have.
@@ -47,6 +49,9 @@ pub enum RemoteError {
         /// The digest of what came.
         actual: Digest,
     },
+    /// The server says that nothing has changed, and was not asked.
+    #[error("{0}: the server says that the file is not modified, but nothing was said of one")]
+    NotModified(String),
     /// The repository cannot be had.
     #[error(transparent)]
     Git(GitError),
@@ -106,6 +111,7 @@ pub(crate) struct Remotes {
     store: Store,
     client: Option<Client>,
     git: Git,
+    credentials: HostCredentials,
     cancel: Cancel,
     runtime: tokio::runtime::Handle,
     files: Once<Arc<RemoteFile>>,
@@ -136,11 +142,18 @@ pub(crate) struct RemoteTree {
 
 impl Remotes {
     /// Starts with nothing. To be made within a tokio runtime.
-    pub(crate) fn new(store: Store, client: Option<Client>, git: Git, cancel: Cancel) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        client: Option<Client>,
+        git: Git,
+        credentials: HostCredentials,
+        cancel: Cancel,
+    ) -> Self {
         Self {
             store,
             client,
             git,
+            credentials,
             cancel,
             runtime: tokio::runtime::Handle::current(),
             files: Once::default(),
@@ -169,20 +182,25 @@ impl Remotes {
         let scratch = self.store.scratch()?;
         let path = scratch.path().join(name);
         let failed = |source| RemoteError::Write { path: path.clone(), source };
-        let mut file = File::create_new(&path).map_err(failed)?;
-        let cancelled = async {
-            while !self.cancel.is_cancelled() {
-                tokio::time::sleep(CANCEL_POLL).await;
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+        let mut known = KnownFile::of(&self.store, url)?;
+        let download = loop {
+            let etag = known.as_ref().map(|known| known.etag.as_str());
+            let authorization = self.credentials.web(url);
+            let authorization = authorization.as_ref().map(Secret::expose);
+            let wanted = WebFile { url, limit: MAX_DOWNLOAD, authorization, etag };
+            match (self.transfer(client.download(wanted, &mut file))?, known.take()) {
+                (Some(download), _) => break download,
+                // What is kept may be damaged: then it is fetched after all.
+                (None, Some(known)) => {
+                    if let Ok(download) = known.copy(&self.store, &mut file) {
+                        break download;
+                    }
+                }
+                (None, None) => return Err(RemoteError::NotModified(shown(url))),
             }
         };
-        let download = self.runtime.block_on(async {
-            tokio::select! {
-                download = client.download(url, &mut file, MAX_DOWNLOAD) => {
-                    download.map_err(|error| RemoteError::Download(Box::new(error)))
-                }
-                () = cancelled => Err(RemoteError::Cancelled),
-            }
-        })?;
+        KnownFile::keep(&self.store, url, &download, &mut file)?;
         let seconds = u64::try_from(download.last_modified.unwrap_or_default()).unwrap_or_default();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         file.set_permissions(Permissions::from_mode(0o600))
@@ -196,12 +214,31 @@ impl Remotes {
         })
     }
 
+    /// Waits for a download, unless the build is cancelled.
+    fn transfer<T>(
+        &self,
+        download: impl Future<Output = Result<T, rbuild_registry::Error>>,
+    ) -> Result<T, RemoteError> {
+        let cancelled = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(CANCEL_POLL).await;
+            }
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                download = download => download.map_err(|error| RemoteError::Download(Box::new(error))),
+                () = cancelled => Err(RemoteError::Cancelled),
+            }
+        })
+    }
+
     /// Asks a repository which commit is meant; blocks.
     pub(crate) fn commit(&self, wanted: &GitRef) -> Result<Commit, RemoteError> {
         self.commits.get(&identity(wanted), || {
             let scratch = self.store.scratch()?;
             let hosts = scratch.path().join("known_hosts");
-            Ok(self.repository(wanted, scratch.path(), &hosts).resolve()?)
+            let authorization = self.credentials.git(&wanted.url());
+            Ok(self.repository(wanted, authorization.as_ref(), (scratch.path(), &hosts)).resolve()?)
         })
     }
 
@@ -213,7 +250,9 @@ impl Remotes {
             let (directory, hosts) = (scratch.path().join("checkout"), scratch.path().join("known_hosts"));
             let failed = |source| RemoteError::Write { path: directory.clone(), source };
             std::fs::create_dir(&directory).map_err(failed)?;
-            let found = self.repository(wanted, &directory, &hosts).check_out(&commit, keep)?;
+            let authorization = self.credentials.git(&wanted.url());
+            let repository = self.repository(wanted, authorization.as_ref(), (&directory, &hosts));
+            let found = repository.check_out(&commit, keep)?;
             let mtime = (wanted.mtime == Some(CheckoutTime::Commit)).then(|| Time::seconds(found.time));
             let tree = ContextDir::open(&found.path, None)?.normalised(Normalise::Checkout { mtime });
             Ok(Arc::new(RemoteTree { tree: Arc::new(tree), _scratch: scratch }))
@@ -223,10 +262,10 @@ impl Remotes {
     fn repository<'a>(
         &'a self,
         wanted: &'a GitRef,
-        directory: &'a Path,
-        new_hosts: &'a Path,
+        authorization: Option<&'a GitAuthorization>,
+        (directory, new_hosts): (&'a Path, &'a Path),
     ) -> Repository<'a> {
-        Repository { git: &self.git, wanted, cancel: &self.cancel, directory, new_hosts }
+        Repository { git: &self.git, wanted, authorization, cancel: &self.cancel, directory, new_hosts }
     }
 }
 

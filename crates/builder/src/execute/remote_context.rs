@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rbuild_layers::{Content, Root, View, apply};
 
 use super::remote::{MAX_DOWNLOAD, RemoteError, RemoteTree, Remotes, shown};
-use crate::context::{self, ContextDir, GitRef, KeepGitDir, Normalise};
+use crate::context::{self, ContextDir, GitRef, KeepGitDir};
 use crate::options::ContextSource;
 
 /// The name of a file that is a context by itself, as in BuildKit.
@@ -113,9 +113,9 @@ impl Remotes {
                 Ok(None)
             };
         };
-        let root = Root::open(scratch.path()).map_err(|error| failed(error.into()))?;
+        let root = scratch.root().map_err(|error| failed(error.into()))?;
         apply(&changes, &root, &View::empty()).map_err(|error| failed(error.into()))?;
-        let tree = Arc::new(ContextDir::open(scratch.path(), None)?.normalised(Normalise::Nothing));
+        let tree = Arc::new(ContextDir::exact(root));
         self.keep(RemoteTree::new(Arc::clone(&tree), scratch));
         Ok(Some(tree))
     }

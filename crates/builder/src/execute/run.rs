@@ -2,19 +2,22 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rbuild_image::Layer;
-use rbuild_layers::{Active, Follow, apply, from_upper};
-use rbuild_sandbox::{self as sandbox, Exit, Mount, Process, Rootfs, Spec, Stream};
+use rbuild_layers::{Active, ActiveRootfs, Follow, Scratch};
+use rbuild_sandbox::{self as sandbox, Exit, Mount, Mounting, Owners, Process, Rootfs, Spec, Stream};
 
 use super::draft::Draft;
-use super::error::StepError;
-use super::mounts::{self, Prepared};
+use super::error::{Cause, StepError};
+use super::mounts::{self, Planned, Prepared};
+use super::owners::TreeOwners;
+use super::placed::Placed;
 use super::user::{Accounts, Identity};
 use super::{Executor, Stage, Task, copy};
 use crate::event::{Event, OutputStream};
-use crate::plan::{Network, RunStep, Security, StepMount};
+use crate::plan::{Network, RunStep, Security};
 
 /// Lines of output that an error repeats.
 const LAST_LINES: usize = 20;
@@ -29,89 +32,83 @@ pub(crate) fn run(
     step: &RunStep,
     stage: &mut Stage,
 ) -> Result<Layer, StepError> {
-    refuse(step)?;
     stage.draft = None;
     let mut chain = stage.image.chain();
     executor.fetch(&chain, &stage.bases)?;
-    let prepared = prepare_mounts(executor, task, step)?;
+    let prepared = mounts::prepare(executor, task, step)?;
     let mut active = executor.prepare(&chain)?;
     let accounts = copy::accounts(&Draft::new(active.lower_view()))?;
     let identity = accounts.identity(&step.user)?;
     make_working_directory(executor, step, &active, &identity)?;
 
-    let mounts = place_mounts(executor, &mut active, &prepared)?;
-    let process = process(step, &accounts, identity);
-    let rootfs = Rootfs::Overlay {
-        lower: active.lower.clone(),
-        upper: active.upper.clone(),
-        work: active.work.clone(),
+    let wanted = targets(executor, step, &mut active, &prepared)?;
+    let process = process(step, &prepared, &accounts, identity);
+    let rootfs = match active.rootfs() {
+        ActiveRootfs::Overlay { lower, upper, work } => Rootfs::Overlay { lower, upper, work },
+        ActiveRootfs::Directory(path) => Rootfs::Directory(path),
     };
-    execute(executor, task, step, &Spec { rootfs, mounts, process })?;
+    let owners = active.owners().map(|table| Arc::new(TreeOwners(table.clone())) as Arc<dyn Owners>);
+    let (mounts, placed) = supply(executor, &rootfs, wanted)?;
+    execute(executor, task, step, &Spec { rootfs, mounts, process, owners })?;
+    if let Some(mut placed) = placed {
+        let taken = placed.placed.take_out();
+        taken.map_err(|error| StepError::snapshot("take out what was placed", error))?;
+    }
     drop(prepared);
 
     active.remove_stubs().map_err(|error| StepError::snapshot("take out mount points", error))?;
-    let upper = active.upper_root().map_err(|error| StepError::snapshot("read what changed", error))?;
-    let changes = from_upper(&upper, &active.lower_view())?;
+    let changes = active.changes().map_err(|error| StepError::snapshot("read what changed", error))?;
     let layer = executor.write(&changes)?;
     chain.push(layer.clone());
-    executor.commit(active, &chain)?;
+    executor.commit(active, &changes, &chain)?;
     Ok(layer)
 }
 
-/// The mounts of a step in the order of their targets, as BuildKit has them; the defaults come first.
-fn place_mounts(
+/// The mounts of a step in the order of their targets, as BuildKit has them, the defaults first; each has a place to be
+/// mounted on.
+fn targets(
     executor: &Executor,
+    step: &RunStep,
     active: &mut Active,
     prepared: &Prepared,
-) -> Result<Vec<Mount>, StepError> {
+) -> Result<Vec<Planned>, StepError> {
     let mut wanted = prepared.mounts.clone();
-    wanted.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-    let mut placed = Vec::new();
-    for (target, point, kind) in
-        mounts::defaults(executor.hosts(), executor.resolv_conf()).into_iter().chain(wanted)
-    {
-        let resolved = active.mount_point(&target, point);
-        let resolved = resolved.map_err(|error| StepError::snapshot("make a place to mount on", error))?;
-        placed.push((resolved, point, kind));
+    wanted.sort_by(|one, other| one.target.cmp(&other.target));
+    let mut mounts = mounts::defaults(executor.hosts(step)?, executor.resolv_conf());
+    mounts.extend(wanted);
+    for mount in &mut mounts {
+        let resolved = active.mount_point(&mount.target, mount.point);
+        mount.target = resolved.map_err(|error| StepError::snapshot("make a place to mount on", error))?;
     }
-    mounts::make_inner_targets(&placed)?;
-    Ok(placed.into_iter().map(|(target, _, kind)| Mount::new(target, kind)).collect())
+    mounts::make_inner_targets(executor.store(), &mounts)?;
+    Ok(mounts)
 }
 
-/// What no isolation gives yet.
-fn refuse(step: &RunStep) -> Result<(), StepError> {
-    if step.security == Security::Insecure {
-        return Err(StepError::Unsupported("RUN --security=insecure".to_owned()));
-    }
-    if let Some(device) = step.devices.first() {
-        return Err(StepError::Unsupported(format!("RUN --device={device}")));
-    }
-    Ok(())
+/// What stands in the tree of a step; taken out before its directory goes.
+struct InPlace {
+    placed: Placed,
+    _scratch: Scratch,
 }
 
-fn prepare_mounts(executor: &Executor, task: Task<'_>, step: &RunStep) -> Result<Prepared, StepError> {
-    let mut prepared = Prepared::default();
-    let (store, now) = (executor.store(), executor.clock().time());
-    if !step.files.is_empty() {
-        prepared.files(store, "/dev/pipes", &step.files)?;
-    }
-    for mount in &step.mounts {
-        let content = mounts::reads(mount)
-            .map(|(source, path)| mounts::collect(&executor.tree(source, task.done)?, path, now))
-            .transpose()?;
-        match (mount, &content) {
-            (StepMount::Bind(mount), Some(content)) => prepared.bind(store, mount, content)?,
-            (StepMount::Bind(_), None) => {}
-            (StepMount::Cache(mount), content) => prepared.cache(store, mount, content.as_ref())?,
-            (StepMount::Tmpfs { target, size }, _) => prepared.tmpfs(target, *size),
-            // Required ones are refused by the plan; a missing optional one is no file at all.
-            (StepMount::Secret(_) | StepMount::Ssh(_), _) => {}
-        }
-    }
-    Ok(prepared)
+/// Puts into the tree what cannot be mounted, and returns what the sandbox supplies.
+fn supply(
+    executor: &Executor,
+    rootfs: &Rootfs,
+    wanted: Vec<Planned>,
+) -> Result<(Vec<Mount>, Option<InPlace>), StepError> {
+    let (Rootfs::Directory(root), Mounting::Placed) = (rootfs, executor.mounting()?) else {
+        return Ok((wanted.into_iter().map(|mount| Mount::new(mount.target, mount.kind)).collect(), None));
+    };
+    let failed =
+        |error: Cause| StepError::Snapshot { operation: "place what cannot be mounted", source: error };
+    let scratch = executor.store().scratch().map_err(|error| failed(error.into()))?;
+    let mut placed = Placed::new(root, scratch.path()).map_err(|error| failed(error.into()))?;
+    let mounts = placed.place_all(&wanted)?;
+    Ok((mounts, Some(InPlace { placed, _scratch: scratch })))
 }
 
-/// A working directory that is missing is made, owned by the user, and stays in the layer.
+/// A working directory that is missing is made, owned by the user, and stays in the layer; so are, owned by root, the
+/// directories that `..` in it leads through, as runc makes them.
 fn make_working_directory(
     executor: &Executor,
     step: &RunStep,
@@ -119,20 +116,43 @@ fn make_working_directory(
     identity: &Identity,
 ) -> Result<(), StepError> {
     let lower = active.lower_view();
-    let resolved = lower.resolve(Path::new(&step.cwd), Follow::All)?;
-    if resolved.meta.is_some_and(|meta| meta.is_dir()) {
+    let cwd = Path::new(&step.cwd);
+    let through = passed_through(cwd);
+    let resolved = lower.resolve(cwd, Follow::All)?;
+    let is_there = resolved.meta.is_some_and(|meta| meta.is_dir());
+    if is_there && through.is_empty() {
         return Ok(());
     }
-    let mut draft = Draft::new(lower.clone());
-    draft.make_dirs(&resolved.path, (identity.uid, identity.gid), executor.clock().time())?;
-    let upper =
-        active.upper_root().map_err(|error| StepError::snapshot("make the working directory", error))?;
-    Ok(apply(&draft.take_changes()?, &upper, &lower)?)
+    let mut draft = Draft::new(lower);
+    let now = executor.clock().time();
+    if !is_there {
+        draft.make_dirs(&resolved.path, (identity.uid, identity.gid), now)?;
+    }
+    for path in through {
+        let path = draft.resolve(&path, Follow::All)?;
+        draft.make_dirs(&path, (0, 0), now)?;
+    }
+    let made = active.write(&draft.take_changes()?);
+    made.map_err(|error| StepError::snapshot("make the working directory", error))
 }
 
-fn process(step: &RunStep, accounts: &Accounts, identity: Identity) -> Process {
+/// The directories that a path leaves by `..`.
+fn passed_through(path: &Path) -> Vec<PathBuf> {
+    let (mut at, mut passed) = (PathBuf::new(), Vec::new());
+    for component in path.components() {
+        if component == Component::ParentDir {
+            passed.push(at.clone());
+        }
+        at.push(component);
+    }
+    passed
+}
+
+fn process(step: &RunStep, prepared: &Prepared, accounts: &Accounts, identity: Identity) -> Process {
+    let secret_env = prepared.secret_env.clone();
+    let is_public = |(name, _): &&(String, String)| !secret_env.iter().any(|(secret, _)| *secret == **name);
     let mut env: Vec<(OsString, OsString)> =
-        step.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        step.env.iter().filter(is_public).map(|(name, value)| (name.into(), value.into())).collect();
     if !step.env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".into(), accounts.home(identity.uid).into()));
     }
@@ -142,10 +162,16 @@ fn process(step: &RunStep, accounts: &Accounts, identity: Identity) -> Process {
     };
     Process {
         env,
+        secret_env,
         cwd: PathBuf::from(&step.cwd),
         user: sandbox::User { uid: identity.uid, gid: identity.gid, groups: identity.groups },
         hostname: step.hostname.clone(),
         network,
+        rlimits: step.surroundings.rlimits.clone(),
+        confinement: match step.security {
+            Security::Sandbox => sandbox::Confinement::Default,
+            Security::Insecure => sandbox::Confinement::Lifted,
+        },
         ..Process::new(&step.argv)
     }
 }
@@ -215,6 +241,17 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dots_pass_through_directories() {
+        let check = |path: &str, expect: &[&str]| {
+            let expect: Vec<PathBuf> = expect.iter().map(PathBuf::from).collect();
+            assert_eq!(passed_through(Path::new(path)), expect, "{path}");
+        };
+        check("/a/b", &[]);
+        check("/w/../v", &["/w"]);
+        check("/a/b/../../c/../d", &["/a/b", "/a/b/..", "/a/b/../../c"]);
+    }
 
     #[test]
     fn keeps_the_last_lines() {

@@ -41,6 +41,13 @@ impl Tree {
         }
     }
 
+    /// Gets ready for a walk of everything below a directory.
+    pub(crate) fn read_ahead(&self, path: &Path) {
+        if let Self::Context(context) = self {
+            context.read_ahead(path);
+        }
+    }
+
     pub(crate) fn content(&self, path: &Path) -> Result<Content, RootError> {
         match self {
             Self::Context(context) => Ok(context.content(path)),

@@ -44,6 +44,9 @@ pub enum UserError {
     /// The group is not in `/etc/group` and is no number.
     #[error("group {0:?} is not in the image's /etc/group")]
     UnknownGroup(String),
+    /// A number is larger than runc takes one.
+    #[error("user or group {0:?} is not in the range 0-2147483647")]
+    OutOfRange(String),
 }
 
 impl Accounts {
@@ -61,10 +64,10 @@ impl Accounts {
     /// Who `USER text` runs as; empty text is user 0.
     ///
     /// A user without a group gets the primary group of its entry and every group that lists it; a number without
-    /// an entry gets group 0.
+    /// an entry gets group 0. A number is never looked up as the name of a group. Two numbers are taken as they are.
     ///
     /// # Errors
-    /// [`UserError`] for a name that has no entry.
+    /// [`UserError`] for a name that has no entry, and a number that is too large.
     pub(crate) fn identity(&self, text: &str) -> Result<Identity, UserError> {
         let text = if text.is_empty() { "0" } else { text };
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
@@ -80,8 +83,10 @@ impl Accounts {
             dedup_keeping_order(&mut groups);
             return Ok(Identity { uid, gid: primary, groups });
         };
-        let gid = self.group_id(group).or_else(|| number(group));
-        let gid = gid.ok_or_else(|| UserError::UnknownGroup(group.to_owned()))?;
+        let gid = match number(group) {
+            Some(gid) => in_range(gid)?,
+            None => self.group_id(group).ok_or_else(|| UserError::UnknownGroup(group.to_owned()))?,
+        };
         Ok(Identity { uid, gid, groups: vec![gid] })
     }
 
@@ -107,9 +112,9 @@ impl Accounts {
         (uid, gid)
     }
 
-    /// The home directory of the first entry with this user id; `/` when there is none.
+    /// The home directory of the first entry with this user id, which may be empty; `/` when there is no entry.
     pub(crate) fn home(&self, uid: u32) -> &str {
-        let entry = self.users.iter().find(|entry| entry.uid == uid && !entry.home.is_empty());
+        let entry = self.users.iter().find(|entry| entry.uid == uid);
         entry.map_or("/", |entry| &entry.home)
     }
 
@@ -121,17 +126,13 @@ impl Accounts {
         let entry = self.users.iter().find(|entry| entry.name == text || Some(entry.uid) == wanted);
         match (entry, wanted) {
             (Some(entry), _) => Ok((entry.uid, entry.gid, Some(&entry.name))),
-            (None, Some(uid)) => Ok((uid, 0, None)),
+            (None, Some(uid)) => Ok((in_range(uid)?, 0, None)),
             (None, None) => Err(UserError::UnknownUser(text.to_owned())),
         }
     }
 
-    fn group_id(&self, text: &str) -> Option<u32> {
-        let wanted = number(text);
-        self.groups
-            .iter()
-            .find(|entry| entry.name == text || Some(entry.gid) == wanted)
-            .map(|entry| entry.gid)
+    fn group_id(&self, name: &str) -> Option<u32> {
+        self.groups.iter().find(|entry| entry.name == name).map(|entry| entry.gid)
     }
 }
 
@@ -159,6 +160,10 @@ fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+fn in_range(id: u32) -> Result<u32, UserError> {
+    i32::try_from(id).map(|_| id).map_err(|_| UserError::OutOfRange(id.to_string()))
+}
+
 fn dedup_keeping_order(groups: &mut Vec<u32>) {
     let mut seen = std::collections::BTreeSet::new();
     groups.retain(|group| seen.insert(*group));
@@ -172,23 +177,55 @@ mod tests {
         "root:x:0:0:root:/root:/bin/sh\n# a remark\nbroken\nwww:x:33:34:www:/var/www:/bin/false\n";
     const GROUP: &str = "root:x:0:\nwww:x:34:\nssl:x:90:www,root\naudio:x:29:www\n";
 
+    /// What `id` and `$HOME` say in a RUN of docker buildx (BuildKit of Docker 28.5.2), with these two files.
     #[test]
-    fn finds_identities() {
-        let check = |text: &str, expect: Result<(u32, u32, &[u32]), UserError>| {
-            let expect = expect.map(|(uid, gid, groups)| Identity { uid, gid, groups: groups.to_vec() });
-            assert_eq!(Accounts::parse(PASSWD, GROUP).identity(text), expect, "{text}");
+    fn finds_identities_as_buildkit() {
+        const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/var/www:/bin/false\nnohome:x:44:44:::/bin/sh\n\
+                              deploy:x:1000:1000:d:/home/deploy:/bin/sh\ndup:x:1000:55:d:/home/dup:/bin/sh\n";
+        const GROUP: &str =
+            "root:x:0:\nwww:x:34:\nssl:x:90:www,root\naudio:x:29:www\ndep:x:77:deploy,dup\n33:x:123:\n";
+        let check = |text: &str, expect: Result<(u32, u32, &[u32], &str), UserError>| {
+            let accounts = Accounts::parse(PASSWD, GROUP);
+            let found = accounts.identity(text).map(|mut identity| {
+                identity.groups.sort_unstable();
+                let home = accounts.home(identity.uid).to_owned();
+                (identity, home)
+            });
+            let expect = expect.map(|(uid, gid, groups, home)| {
+                (Identity { uid, gid, groups: groups.to_vec() }, home.to_owned())
+            });
+            assert_eq!(found, expect, "{text}");
         };
-        check("", Ok((0, 0, &[0, 90])));
-        check(":5", Ok((0, 5, &[5])));
-        check("www", Ok((33, 34, &[34, 90, 29])));
-        check("33", Ok((33, 34, &[34, 90, 29])));
-        check("7", Ok((7, 0, &[0])));
-        check("7:8", Ok((7, 8, &[8])));
-        check("www:ssl", Ok((33, 90, &[90])));
-        check("www:5", Ok((33, 5, &[5])));
-        check("root", Ok((0, 0, &[0, 90])));
+        check("", Ok((0, 0, &[0, 90], "/root")));
+        check("0", Ok((0, 0, &[0, 90], "/root")));
+        check("0:", Ok((0, 0, &[0, 90], "/root")));
+        check("root", Ok((0, 0, &[0, 90], "/root")));
+        check("root:root", Ok((0, 0, &[0], "/root")));
+        check(":5", Ok((0, 5, &[5], "/root")));
+        check("www", Ok((33, 34, &[29, 34, 90], "/var/www")));
+        check("www:", Ok((33, 34, &[29, 34, 90], "/var/www")));
+        check("33", Ok((33, 34, &[29, 34, 90], "/var/www")));
+        check("www:ssl", Ok((33, 90, &[90], "/var/www")));
+        check("33:ssl", Ok((33, 90, &[90], "/var/www")));
+        check("www:5", Ok((33, 5, &[5], "/var/www")));
+        check("www:33", Ok((33, 33, &[33], "/var/www")));
+        check("33:33", Ok((33, 33, &[33], "/var/www")));
+        check("7", Ok((7, 0, &[0], "/")));
+        check("7:", Ok((7, 0, &[0], "/")));
+        check("7:8", Ok((7, 8, &[8], "/")));
+        check("7:ssl", Ok((7, 90, &[90], "/")));
+        check("7:2147483648", Ok((7, 2_147_483_648, &[2_147_483_648], "/")));
+        check("nohome", Ok((44, 44, &[44], "")));
+        check("44", Ok((44, 44, &[44], "")));
+        check("deploy", Ok((1000, 1000, &[77, 1000], "/home/deploy")));
+        check("1000", Ok((1000, 1000, &[77, 1000], "/home/deploy")));
+        check("1000:1000", Ok((1000, 1000, &[1000], "/home/deploy")));
+        check("2147483647", Ok((2_147_483_647, 0, &[0], "/")));
+        check("2147483648", Err(UserError::OutOfRange("2147483648".into())));
         check("nobody", Err(UserError::UnknownUser("nobody".into())));
-        check("www:none", Err(UserError::UnknownGroup("none".into())));
+        check("nobody:0", Err(UserError::UnknownUser("nobody".into())));
+        check("www:nogroup", Err(UserError::UnknownGroup("nogroup".into())));
+        check("7:nogroup", Err(UserError::UnknownGroup("nogroup".into())));
     }
 
     #[test]

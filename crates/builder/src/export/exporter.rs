@@ -74,7 +74,7 @@ impl Exporter<'_> {
                 self.fetch().await?;
                 for image in &self.product.images {
                     let dest = self.directory(image).map_or_else(|| dest.clone(), |name| dest.join(name));
-                    local::write_directory(&self.flatten(image)?, &dest)?;
+                    local::write_directory(self.flatten(image)?, &dest)?;
                 }
                 Ok(())
             }

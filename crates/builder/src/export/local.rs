@@ -48,12 +48,21 @@ pub(super) fn add_below(all: &mut Changes, directory: &Path, rootfs: Changes) {
     }
 }
 
-/// Writes a rootfs into a directory, which is made when it is missing.
-pub(super) fn write_directory(changes: &Changes, dest: &Path) -> Result<(), ExportError> {
+/// Writes a rootfs into a directory, which is made when it is missing. As with BuildKit, all files belong to whoever
+/// exports them.
+pub(super) fn write_directory(mut changes: Changes, dest: &Path) -> Result<(), ExportError> {
     let failed = |source| ExportError::Write { path: dest.to_owned(), source };
     std::fs::create_dir_all(dest).map_err(|error| failed(error.into()))?;
     let root = Root::open(dest).map_err(|error| failed(error.into()))?;
-    apply(changes, &root, &View::empty()).map_err(|error| failed(error.into()))
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    for (_, entry) in changes.iter_mut() {
+        if let Entry::Node { meta, .. } | Entry::Opaque(meta) = entry {
+            (meta.uid, meta.gid) = (uid, gid);
+            // file capabilities are root's to give
+            meta.xattrs.retain(|name, _| uid == 0 || name.starts_with(b"user."));
+        }
+    }
+    apply(&changes, &root, &View::empty()).map_err(|error| failed(error.into()))
 }
 
 /// Writes a rootfs as an uncompressed tar.

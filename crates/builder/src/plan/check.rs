@@ -9,7 +9,7 @@ use super::graph::Graph;
 use super::join::JoinedPlan;
 use super::options::{PlanError, PlanOptions};
 use super::step::{CopyKind, CopySource, ImageRequest, Plan, Source, Step, StepKind};
-use super::{lower, warning};
+use super::{lower, path, warning};
 
 /// Lists what all lint rules find in a Dockerfile and its plan, in the order of the lines, each finding once.
 ///
@@ -73,31 +73,17 @@ fn ignored_of_step(dockerfile: &Dockerfile, step: &Step, ignore: &IgnoreFile) ->
     let verb = if copy.kind == CopyKind::Copy { "Copy" } else { "Add" };
     let report = |source: &CopySource| {
         let CopySource::Pattern(pattern) = source else { return None };
-        let path = clean(pattern);
-        let hidden = if path.is_empty() {
+        let path = path::clean(pattern);
+        let hidden = if path == "." || path == "/" {
             ignore.patterns().iter().any(|pattern| matches!(pattern.as_str(), "*" | "**" | "**/*"))
         } else {
+            // With the leading slash, as BuildKit: few patterns match a path that has one.
             ignore.is_ignored(&path)
         };
         let message = format!("Attempting to {verb} file {path:?} that is excluded by .dockerignore");
-        let message =
-            if path.is_empty() { message.replace("\"\"", &format!("{pattern:?}")) } else { message };
         warning::new(dockerfile, step.span, &lint::COPY_IGNORED_FILE, message).filter(|_| hidden)
     };
     copy.sources.iter().filter_map(report).collect()
-}
-
-/// Takes `.`, `..` and repeated slashes out of a path below the context, which has no parent.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 #[cfg(test)]
@@ -132,6 +118,9 @@ mod tests {
         let all = "Attempting to Copy file \".\" that is excluded by .dockerignore";
         check("FROM scratch\nCOPY . /\n", "*\n", &[(all, 2)]);
         check("FROM scratch\nCOPY . /\n", "a\nb*\n", &[]);
+        check("FROM scratch\nCOPY /tmp/a ../tmp /\n", "tmp\n", &[]);
+        let absolute = "Attempting to Copy file \"/tmp/a\" that is excluded by .dockerignore";
+        check("FROM scratch\nCOPY /tmp/./a /\n", "**/tmp\n", &[(absolute, 2)]);
     }
 
     #[test]

@@ -5,33 +5,45 @@ use rbuild_image::Empty;
 
 use super::expose;
 use super::go_format;
+use super::lint::Remark;
 use super::lower::Shared;
+use super::outline::{OutlineArg, lines};
 use super::path;
 use super::scope::{is_exported, set_entry};
 use super::signal::is_signal;
 use super::stage::{Adds, Lowered, StageState, Words};
 use super::step::{StepKind, WorkdirStep};
-use super::warning::{self, Checked, refuse};
+use super::warning::{Checked, refuse};
 
 impl StageState {
     /// Folds an instruction that is none of `RUN`, `COPY`, `ADD`, `WORKDIR`, `ARG` and `ONBUILD`.
-    pub(super) fn configure(&mut self, instruction: &Instruction, words: &mut Words) -> Checked<Lowered> {
+    pub(super) fn configure(
+        &mut self,
+        instruction: &Instruction,
+        span: Span,
+        words: &mut Words,
+    ) -> Checked<Lowered> {
+        let keyword = instruction.keyword();
+        if matches!(keyword, "CMD" | "ENTRYPOINT" | "HEALTHCHECK") {
+            let earlier = self.used.insert(keyword, span);
+            let repeated = earlier.map(|earlier| Remark::repeated(&words.keyword, earlier));
+            words.remark(repeated);
+        }
         let created_by = match instruction {
             Instruction::Env(pairs) => self.set_env(pairs, words)?,
             Instruction::Label(pairs) => self.set_labels(pairs, words)?,
             Instruction::Cmd(command) => {
-                let argv = self.command(&command.form);
+                let argv = self.command(&command.form, words);
                 let text = format!("CMD {}", go_format::quoted_list(&argv));
-                self.cmd_used = true;
                 self.config.config.cmd = Some(argv);
                 self.config.config.args_escaped = true;
                 text
             }
             Instruction::Entrypoint(command) => {
-                let argv = self.command(&command.form);
+                let argv = self.command(&command.form, words);
                 let text = format!("ENTRYPOINT {}", go_format::quoted_list(&argv));
                 self.config.config.entrypoint = Some(argv);
-                if !self.cmd_used {
+                if !self.used.contains_key("CMD") {
                     self.config.config.cmd = None;
                 }
                 text
@@ -57,15 +69,22 @@ impl StageState {
         Ok(Lowered::configure(created_by))
     }
 
-    fn command(&self, form: &Form) -> Vec<String> {
+    fn command(&self, form: &Form, words: &mut Words) -> Vec<String> {
         match form {
-            Form::Shell(line) => self.with_shell(line),
+            Form::Shell(line) => {
+                let shell = self.config.config.shell.as_ref().filter(|shell| !shell.is_empty());
+                let remark = shell.is_none().then(|| Remark::shell_form(&words.keyword));
+                words.remark(remark);
+                self.with_shell(line)
+            }
             Form::Exec(argv) => argv.clone(),
         }
     }
 
     /// Expands all pairs before the first is set: those of one instruction do not see each other.
     fn pairs(&self, pairs: &[Pair], words: &mut Words) -> Checked<Vec<(String, String)>> {
+        let legacy = pairs.iter().any(|pair| pair.legacy).then(|| Remark::legacy_pair(&words.keyword));
+        words.remark(legacy);
         pairs
             .iter()
             .map(|pair| Ok((words.word(&pair.key, &self.env)?, words.word(&pair.value, &self.env)?)))
@@ -75,6 +94,7 @@ impl StageState {
     fn set_env(&mut self, pairs: &[Pair], words: &mut Words) -> Checked<String> {
         let pairs = self.pairs(pairs, words)?;
         for (name, value) in &pairs {
+            words.remark(Remark::secret("ENV", name));
             self.env.set(name, value);
             set_entry(&mut self.config.config.env, name, value);
         }
@@ -88,11 +108,12 @@ impl StageState {
         Ok(text)
     }
 
-    fn expose(&mut self, ports: &[String], words: &Words) -> Checked<String> {
+    fn expose(&mut self, ports: &[String], words: &mut Words) -> Checked<String> {
         let mut expanded = Vec::new();
         for word in ports {
             expanded.extend(words.split(word, &self.env)?);
         }
+        words.remark(expanded.iter().flat_map(|port| Remark::of_port(port)));
         let ports = expose::ports(&expanded).map_err(refuse)?;
         self.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Empty {})));
         Ok(format!("EXPOSE {}", go_format::list(&ports)))
@@ -148,14 +169,30 @@ impl StageState {
     }
 
     /// Declares arguments, each after the one before it: `ARG a=1 b=$a` gives `b=1`.
-    pub(super) fn arg(&mut self, args: &[Arg], shared: &Shared<'_>, words: &mut Words) -> Checked<Lowered> {
+    pub(super) fn arg(
+        &mut self,
+        args: &[Arg],
+        shared: &Shared<'_>,
+        span: Span,
+        words: &mut Words,
+    ) -> Checked<Lowered> {
         let mut declared = Vec::with_capacity(args.len());
         for arg in args {
-            let value = match (shared.options.build_args.get(&arg.name), &arg.value) {
-                (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => Some(words.word(default, &self.env)?),
-                (None, None) => shared.arguments.get(&arg.name).map(str::to_owned),
+            words.remark(Remark::secret("ARG", &arg.name));
+            let global = shared.arguments.get(&arg.name).map(str::to_owned);
+            let (value, inherits) = match (shared.options.build_args.get(&arg.name), &arg.value) {
+                (Some(given), _) => (Some(given.clone()), false),
+                (None, Some(default)) => (Some(words.word(default, &self.env)?), false),
+                (None, None) => (global.clone(), global.is_some()),
             };
+            if inherits {
+                self.offer.inherit(&arg.name);
+            } else {
+                let (name, description) = (arg.name.clone(), arg.doc.clone());
+                let lines = lines(shared.dockerfile, span);
+                self.offer.declare(OutlineArg { name, value: value.clone(), description, lines });
+            }
+            words.declare(&self.arguments);
             declared.push(match &value {
                 Some(value) => format!("{}={value}", arg.name),
                 None => arg.name.clone(),
@@ -168,24 +205,10 @@ impl StageState {
         Ok(Lowered::configure(format!("ARG {}", declared.join(" "))))
     }
 
-    pub(super) fn workdir(
-        &mut self,
-        path: &str,
-        shared: &Shared<'_>,
-        span: Span,
-        words: &mut Words,
-    ) -> Checked<Lowered> {
+    pub(super) fn workdir(&mut self, path: &str, words: &mut Words) -> Checked<Lowered> {
         let path = words.word(path, &self.env)?;
-        if !self.workdir_used && !path.starts_with('/') {
-            let message =
-                format!("Relative workdir \"{path}\" can have unexpected results if the base image changes");
-            self.warnings.extend(warning::new(
-                shared.dockerfile,
-                span,
-                &warning::WORKDIR_RELATIVE_PATH,
-                message,
-            ));
-        }
+        let relative = !self.workdir_used && !path.starts_with('/');
+        words.remark(relative.then(|| Remark::relative_directory(&path)));
         self.workdir_used = true;
         let directory = path::absolute(&self.config.config.working_dir, &path);
         self.config.config.working_dir.clone_from(&directory);

@@ -17,7 +17,7 @@ pub(super) fn list(words: &[String]) -> String {
 ///
 /// # References
 /// <https://pkg.go.dev/strconv#Quote>
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let mut out = String::with_capacity(word.len() + 2);
     out.push('"');
     for c in word.chars() {

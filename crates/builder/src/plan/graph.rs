@@ -7,6 +7,7 @@ use rbuild_image::ImageConfig;
 
 use super::lookup::Lookup;
 use super::options::{PlanError, Scope};
+use super::outline::GlobalArg;
 use super::scope::Environment;
 use super::step::ImageRequest;
 
@@ -19,6 +20,8 @@ pub struct Graph {
     pub(super) target: usize,
     /// The global scope: predefined arguments and those before the first `FROM`.
     pub(super) arguments: Environment,
+    /// Arguments before the first `FROM`, by name; of several declarations the last.
+    pub(super) globals: BTreeMap<String, GlobalArg>,
     pub(super) warnings: Vec<Diagnostic>,
     pub(super) lookup: Lookup,
     pub(super) scope: Scope,
@@ -34,6 +37,8 @@ pub(super) struct GraphStage {
     /// The base as written, expanded.
     pub(super) base_name: String,
     pub(super) origin: Origin,
+    /// The arguments that this `FROM` and those of the base stages use.
+    pub(super) uses: BTreeSet<String>,
     /// Whether a named context stands for the stage, so that its instructions do not run.
     pub(super) replaced: bool,
     /// Triggers of the base, then the stage's own instructions.
@@ -77,8 +82,7 @@ impl Graph {
         bases: &BTreeMap<ImageRequest, ImageConfig>,
     ) -> Result<Vec<ImageRequest>, PlanError> {
         loop {
-            let reachable = self.reachable();
-            let pending = reachable.iter().copied().find(|&index| self.triggers(index, bases).is_some());
+            let pending = self.needed().into_iter().find(|&index| self.triggers(index, bases).is_some());
             let Some(index) = pending else { break };
             let triggers = self.triggers(index, bases).unwrap_or_default();
             self.add_triggers(index, &triggers)?;
@@ -118,11 +122,14 @@ impl Graph {
         span.min_by_key(|span| span.start).map(|span| (span, near))
     }
 
-    /// Lists the positions of the stages that are needed, in order.
+    /// Lists the positions of the stages that are looked at, in order.
     pub(super) fn reachable(&self) -> BTreeSet<usize> {
-        if self.scope == Scope::All {
-            return (0..self.stages.len()).collect();
-        }
+        if self.scope == Scope::All { (0..self.stages.len()).collect() } else { self.needed() }
+    }
+
+    /// Lists the positions of the stages that the target needs, in order. Only these take triggers over, as in BuildKit,
+    /// also where all are looked at.
+    fn needed(&self) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
         let mut pending = vec![self.target];
         while let Some(index) = pending.pop() {

@@ -3,6 +3,7 @@
 use rbuild_dockerfile::Diagnostic;
 use rbuild_image::Platform;
 
+use super::outline::Outline;
 use super::step::{Base, Plan, PlannedStage, Source, StepKind, StepMount};
 
 /// Plans for one or more platforms, joined.
@@ -16,12 +17,14 @@ pub struct JoinedPlan {
     pub warnings: Vec<Diagnostic>,
     /// `SOURCE_DATE_EPOCH` of the first plan that has one.
     pub source_date_epoch: Option<i64>,
+    /// What the first plan's target takes.
+    pub outline: Outline,
 }
 
 impl From<Plan> for JoinedPlan {
     fn from(plan: Plan) -> Self {
-        let Plan { stages, target, warnings, source_date_epoch } = plan;
-        Self { stages, targets: vec![target], warnings, source_date_epoch }
+        let Plan { stages, target, warnings, source_date_epoch, outline } = plan;
+        Self { stages, targets: vec![target], warnings, source_date_epoch, outline }
     }
 }
 
@@ -37,6 +40,7 @@ pub fn join(plans: Vec<(Platform, Plan)>) -> JoinedPlan {
         targets: Vec::new(),
         warnings: Vec::new(),
         source_date_epoch: plans.iter().find_map(|(_, plan)| plan.source_date_epoch),
+        outline: plans.first().map(|(_, plan)| plan.outline.clone()).unwrap_or_default(),
     };
     // Which platforms each joined stage serves.
     let mut serves: Vec<Vec<Platform>> = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rbuild_dockerfile::{Diagnostic, Dockerfile, Expanded, Expander, Span, Spanned};
+use rbuild_dockerfile::{Diagnostic, Dockerfile, Expanded, Expander, Span, Spanned, lint};
 use rbuild_image::{Platform, Reference};
 
 use super::bounds;
@@ -10,6 +10,7 @@ use super::contexts::NamedContexts;
 use super::graph::{Graph, GraphStage, Linked, Origin};
 use super::lookup::Lookup;
 use super::options::{PlanError, PlanOptions};
+use super::outline::{GlobalArg, OutlineArg, lines};
 use super::scope::{Environment, predefined};
 use super::step::ImageRequest;
 use super::warning::{self, Checked, refuse};
@@ -29,7 +30,7 @@ pub fn graph(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<Graph, Pl
     let mut linker = Linker {
         dockerfile,
         expander: Expander::new(dockerfile.directives.escape),
-        declared: BTreeSet::new(),
+        globals: BTreeMap::new(),
         arguments: defaults,
         warnings: Vec::new(),
         lookup: Lookup {
@@ -53,7 +54,7 @@ pub fn graph(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<Graph, Pl
 struct Linker<'a> {
     dockerfile: &'a Dockerfile,
     expander: Expander,
-    declared: BTreeSet<String>,
+    globals: BTreeMap<String, GlobalArg>,
     arguments: Environment,
     warnings: Vec<Diagnostic>,
     lookup: Lookup,
@@ -62,11 +63,11 @@ struct Linker<'a> {
 impl Linker<'_> {
     /// Makes the graph, without the warnings.
     fn graph(&mut self, options: &PlanOptions) -> Result<Graph, PlanError> {
-        self.arguments = self.global_arguments(&options.build_args)?;
-        self.declared = self.dockerfile.args.iter().map(|arg| arg.value.name.clone()).collect();
+        (self.arguments, self.globals) = self.global_arguments(&options.build_args)?;
         let mut stages = Vec::with_capacity(self.dockerfile.stages.len());
         for index in 0..self.dockerfile.stages.len() {
-            stages.extend(self.stage(index)?);
+            let stage = self.stage(index, &stages)?;
+            stages.extend(stage);
         }
         let target = self.target(options.target.as_deref())?;
         self.link(&mut stages)?;
@@ -75,6 +76,7 @@ impl Linker<'_> {
             stages,
             target,
             arguments: self.arguments.clone(),
+            globals: self.globals.clone(),
             warnings: Vec::new(),
             lookup: self.lookup.clone(),
             scope: options.scope,
@@ -89,31 +91,46 @@ impl Linker<'_> {
         warning::place(refuse(message), self.dockerfile, span)
     }
 
-    fn global_arguments(&self, build_args: &BTreeMap<String, String>) -> Checked<Environment> {
+    fn global_arguments(
+        &self,
+        build_args: &BTreeMap<String, String>,
+    ) -> Checked<(Environment, BTreeMap<String, GlobalArg>)> {
         let mut arguments = self.arguments.clone();
+        let mut globals: BTreeMap<String, GlobalArg> = BTreeMap::new();
         let mut expandable = bounds::MAX_PLAN;
-        for arg in &self.dockerfile.args {
-            let value = match (build_args.get(&arg.value.name), &arg.value.value) {
-                (Some(given), _) => Some(given.clone()),
+        for Spanned { value: arg, span } in &self.dockerfile.args {
+            let expanded = match (build_args.get(&arg.name), &arg.value) {
+                (Some(given), _) => Some(Expanded { text: given.clone(), ..Expanded::default() }),
                 (None, Some(default)) => {
                     let expanded = self.expand(default, &arguments);
-                    let text = expanded.map_err(|message| self.error(arg.span, message))?.text;
-                    let too_long = || self.error(arg.span, "the global arguments become longer than 32 MiB");
-                    expandable = expandable.checked_sub(text.len()).ok_or_else(too_long)?;
-                    Some(text)
+                    let expanded = expanded.map_err(|message| self.error(*span, message))?;
+                    let too_long = || self.error(*span, "the global arguments become longer than 32 MiB");
+                    expandable = expandable.checked_sub(expanded.text.len()).ok_or_else(too_long)?;
+                    Some(expanded)
                 }
                 (None, None) => None,
             };
-            if let Some(value) = value {
-                arguments.set(&arg.value.name, &value);
+            let mut uses = expanded.as_ref().map(|expanded| expanded.matched.clone()).unwrap_or_default();
+            // Of itself an argument takes what an earlier declaration took.
+            if uses.remove(&arg.name)
+                && let Some(earlier) = globals.get(&arg.name)
+            {
+                uses.extend(earlier.uses.iter().cloned());
             }
+            let value = expanded.map(|expanded| expanded.text);
+            if let Some(value) = &value {
+                arguments.set(&arg.name, value);
+            }
+            let (name, description) = (arg.name.clone(), arg.doc.clone());
+            let arg = OutlineArg { name, value, description, lines: lines(self.dockerfile, *span) };
+            globals.insert(arg.name.clone(), GlobalArg { arg, uses });
         }
-        Ok(arguments)
+        Ok((arguments, globals))
     }
 
     /// Warns of base names that are empty or no image as long as no build argument is given.
     fn check_default_arguments(&mut self) {
-        let Ok(arguments) = self.global_arguments(&BTreeMap::new()) else { return };
+        let Ok((arguments, _)) = self.global_arguments(&BTreeMap::new()) else { return };
         for stage in &self.dockerfile.stages {
             let Ok(expanded) = self.expand(&stage.base.value, &arguments) else { return };
             if expanded.text.parse::<Reference>().is_err() {
@@ -124,23 +141,28 @@ impl Linker<'_> {
                 self.warnings.extend(warning::new(
                     self.dockerfile,
                     stage.from,
-                    &warning::INVALID_DEFAULT_ARG_IN_FROM,
+                    &lint::INVALID_DEFAULT_ARG_IN_FROM,
                     message,
                 ));
             }
         }
     }
 
-    fn stage(&mut self, index: usize) -> Checked<Option<GraphStage>> {
+    fn stage(&mut self, index: usize, above: &[GraphStage]) -> Checked<Option<GraphStage>> {
         let Some(stage) = self.dockerfile.stages.get(index) else { return Ok(None) };
-        let base = self.expand_from(&stage.base.value, stage.from)?;
+        let Expanded { text: base, matched: mut uses, .. } =
+            self.expand_from(&stage.base.value, stage.from)?;
         if base.is_empty() {
             return Err(
                 self.error(stage.base.span, format!("base name ({}) should not be blank", stage.base.value))
             );
         }
         let platform = match &stage.platform {
-            Some(platform) => Some(self.platform(platform, stage.from)?),
+            Some(platform) => {
+                let (platform, matched) = self.platform(platform, stage.from)?;
+                uses.extend(matched);
+                Some(platform)
+            }
             None => None,
         };
         let platform = platform.unwrap_or_else(|| self.lookup.platform.clone());
@@ -158,6 +180,8 @@ impl Linker<'_> {
                 self.lookup.image(&base, &platform).map_err(|message| self.error(stage.base.span, message))?
             }
         };
+        let base_stage = origin.stage().and_then(|index| above.get(index));
+        uses.extend(base_stage.iter().flat_map(|base| base.uses.iter().cloned()));
         if let Some(name) = &stage.name {
             self.lookup.by_name.insert(name.to_lowercase(), index);
         }
@@ -166,40 +190,42 @@ impl Linker<'_> {
             from: stage.from,
             base_name: base,
             origin,
+            uses,
             replaced,
             instructions: Vec::new(),
             triggers_loaded: false,
         }))
     }
 
-    fn platform(&mut self, platform: &Spanned<String>, from: Span) -> Checked<Platform> {
-        let text = self.expand_from(&platform.value, from)?;
+    fn platform(&mut self, platform: &Spanned<String>, from: Span) -> Checked<(Platform, BTreeSet<String>)> {
+        let Expanded { text, matched, .. } = self.expand_from(&platform.value, from)?;
         if text.is_empty() {
             return Err(
                 self.error(platform.span, format!("empty platform value from expression {}", platform.value))
             );
         }
-        text.parse().map_err(|error| {
+        let parsed = text.parse().map_err(|error| {
             self.error(platform.span, format!("failed to parse platform {}: {error}", platform.value))
-        })
+        });
+        Ok((parsed?, matched))
     }
 
     /// Expands a word of `FROM` and warns of arguments that nothing declares.
-    fn expand_from(&mut self, word: &str, from: Span) -> Checked<String> {
+    fn expand_from(&mut self, word: &str, from: Span) -> Checked<Expanded> {
         let expanded = self.expand(word, &self.arguments).map_err(|message| self.error(from, message))?;
         for name in &expanded.unmatched {
-            if !self.declared.contains(name) {
-                let names = self.declared.iter().map(String::as_str).chain(self.arguments.names());
+            if !self.globals.contains_key(name) {
+                let names = self.globals.keys().map(String::as_str).chain(self.arguments.names());
                 let message = format!(
                     "FROM argument '{name}' is not declared{}",
                     warning::did_you_mean(name, names, "")
                 );
                 let span = warning::use_of(self.dockerfile, from, name);
-                let found = warning::new(self.dockerfile, span, &warning::UNDEFINED_ARG_IN_FROM, message);
+                let found = warning::new(self.dockerfile, span, &lint::UNDEFINED_ARG_IN_FROM, message);
                 self.warnings.extend(found);
             }
         }
-        Ok(expanded.text)
+        Ok(expanded)
     }
 
     fn target(&self, wanted: Option<&str>) -> Checked<usize> {

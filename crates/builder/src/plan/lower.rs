@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 
-use rbuild_dockerfile::{Diagnostic, Dockerfile};
+use rbuild_dockerfile::{Diagnostic, Dockerfile, lint};
 use rbuild_image::ImageConfig;
 
 use super::bounds;
 use super::graph::{Graph, GraphStage, Origin};
 use super::options::{PlanError, PlanOptions, PlatformOrigin, Scope};
+use super::outline::{self, Offer};
 use super::scope::Environment;
 use super::stage::StageState;
 use super::step::{Base, ImageRequest, Plan, PlannedStage, Source};
@@ -35,7 +36,7 @@ pub(super) struct Shared<'a> {
 ///
 /// # Errors
 /// Everything that forbids the build: all instructions of all needed stages that are wrong, and those that use what
-/// [`support::REFUSED`] lists (not with [`Scope::All`], which only checks).
+/// [`support::REFUSED`] lists (with [`Scope::Target`] only).
 pub fn lower(
     dockerfile: &Dockerfile,
     mut graph: Graph,
@@ -56,12 +57,14 @@ pub fn lower(
         errors.extend(support::frontend_refusal(dockerfile, &options.build_args));
     }
     let mut states: BTreeMap<usize, StageState> = BTreeMap::new();
+    let mut offers = BTreeMap::new();
     let mut stages = Vec::new();
     for index in order(&graph) {
         let Some(stage) = graph.stages.get(index) else { continue };
         let mut state = begin(stage, &shared, bases, &states)?;
         warnings.extend(platform_warning(stage, dockerfile, bases));
         if !stage.replaced {
+            state.offer = Offer::new(stage.uses.clone());
             for linked in &stage.instructions {
                 if let Err(error) = state.apply(linked, &shared) {
                     errors.push(*warning::place(error, dockerfile, linked.instruction.span));
@@ -69,6 +72,7 @@ pub fn lower(
             }
         }
         warnings.append(&mut state.warnings);
+        offers.insert(index, std::mem::take(&mut state.offer));
         let planned = planned(index, stage, &mut state, &shared);
         if options.scope == Scope::Target {
             errors.extend(support::refusals(&planned, dockerfile, options));
@@ -94,7 +98,8 @@ pub fn lower(
     // A rule speaks once of one thing in one instruction, however often a word repeats it.
     let mut seen = HashSet::new();
     warnings.retain(|warning| seen.insert((warning.rule, warning.span, warning.message.clone())));
-    Ok(Plan { stages, target, warnings, source_date_epoch })
+    let outline = outline::outline(dockerfile, &graph, &offers);
+    Ok(Plan { stages, target, warnings, source_date_epoch, outline })
 }
 
 /// The needed stages, each after those it may read: stages that a named context stands for read nothing.
@@ -177,7 +182,7 @@ fn platform_warning(
         actual.normalised(),
         expected.normalised()
     );
-    warning::new(dockerfile, stage.from, &warning::INVALID_BASE_IMAGE_PLATFORM, message)
+    warning::new(dockerfile, stage.from, &lint::INVALID_BASE_IMAGE_PLATFORM, message)
 }
 
 /// Puts in what the command line says about the result.

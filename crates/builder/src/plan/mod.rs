@@ -38,6 +38,7 @@ mod go_format;
 mod graph;
 mod join;
 mod link;
+mod lint;
 mod lookup;
 mod lower;
 mod options;
@@ -57,12 +58,12 @@ pub use graph::Graph;
 pub use join::{JoinedPlan, join};
 pub use link::graph;
 pub use lower::{directory_config, lower};
-pub use options::{Emulator, PlanError, PlanOptions, PlatformOrigin, Scope};
+pub use options::{Emulator, Entitlement, PlanError, PlanOptions, PlatformOrigin, Scope, UnknownEntitlement};
 pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use step::{
     Access, Base, BindMount, CacheMount, CopyKind, CopySource, CopyStep, ImageRequest, Network, Plan,
     PlannedStage, RunStep, ScriptFile, SecretMount, Security, Sharing, Source, SshMount, Step, StepKind,
-    StepMount, WorkdirStep,
+    StepMount, Surroundings, WorkdirStep,
 };
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
 
 use rbuild_dockerfile::Diagnostic;
 use rbuild_image::Platform;
 
-use super::step::Network;
+use super::step::{Network, Surroundings};
 
 /// What the command line says about a build, as far as planning is concerned.
 #[derive(Debug, Clone)]
@@ -29,6 +31,16 @@ pub struct PlanOptions {
     pub labels: BTreeMap<String, String>,
     /// `--network`.
     pub network: Network,
+    /// The ids of `--secret`.
+    pub secrets: BTreeSet<String>,
+    /// The ids of `--ssh`.
+    pub agents: BTreeSet<String>,
+    /// `--allow`.
+    pub allow: BTreeSet<Entitlement>,
+    /// Files of this host that describe devices for `RUN --device` (CDI).
+    pub device_specifications: Vec<PathBuf>,
+    /// `--add-host`, `--ulimit` and `--shm-size`.
+    pub surroundings: Surroundings,
     /// Which stages are planned.
     pub scope: Scope,
 }
@@ -45,10 +57,53 @@ impl Default for PlanOptions {
             named_contexts: BTreeSet::new(),
             labels: BTreeMap::new(),
             network: Network::Default,
+            secrets: BTreeSet::new(),
+            agents: BTreeSet::new(),
+            allow: BTreeSet::new(),
+            device_specifications: Vec::new(),
+            surroundings: Surroundings::default(),
             scope: Scope::Target,
         }
     }
 }
+
+/// What a Dockerfile may ask for only when the caller allows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entitlement {
+    /// `RUN --network=host` in a build whose network is none.
+    NetworkHost,
+    /// `RUN --security=insecure`.
+    SecurityInsecure,
+    /// `RUN --device`.
+    Device,
+}
+
+impl Entitlement {
+    /// Returns the name that `--allow` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+            Self::Device => "device",
+        }
+    }
+}
+
+impl FromStr for Entitlement {
+    type Err = UnknownEntitlement;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::NetworkHost, Self::SecurityInsecure, Self::Device];
+        all.into_iter()
+            .find(|entitlement| entitlement.name() == text)
+            .ok_or_else(|| UnknownEntitlement(text.to_owned()))
+    }
+}
+
+/// A text that names no entitlement.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown entitlement {0:?}: expected one of network.host, security.insecure, device")]
+pub struct UnknownEntitlement(String);
 
 /// How the kernel runs programs of a foreign architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +126,11 @@ pub enum PlatformOrigin {
 /// Which stages are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those the target needs.
+    /// Those the target needs, to be built.
     Target,
-    /// All, as a check of the whole Dockerfile wants it.
+    /// Those the target needs, to be looked at: what cannot be executed is no error.
+    Look,
+    /// All, to be looked at, as a check of the whole Dockerfile wants it.
     All,
 }
 

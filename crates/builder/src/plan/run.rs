@@ -37,6 +37,10 @@ impl StageState {
         let created_by = format!("RUN {} # buildkit", self.command_text(&argv));
         let mounts = self.mounts(run, sources, shared, words)?;
         let (env, uncached_env) = self.run_environment(&mounts, shared);
+        if let Some((_, value)) = env.iter().find(|(name, _)| name.is_empty()) {
+            // runc starts no process that has one.
+            return Err(refuse(format!("the environment has a variable without a name, of value {value:?}")));
+        }
         let build_args = &shared.options.build_args;
         let hostname = build_args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty());
         let step = RunStep {
@@ -58,6 +62,7 @@ impl StageState {
             devices: run.devices.iter().map(|device| device.value.clone()).collect(),
             files,
             hostname: hostname.cloned().unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
+            surroundings: shared.options.surroundings.clone(),
         };
         Ok(Lowered { created_by: Some(created_by), adds: Adds::Layer, kind: StepKind::Run(step) })
     }
@@ -182,7 +187,11 @@ impl StageState {
     }
 }
 
+/// As in BuildKit, an owner or mode makes the directory a new and empty one, unless `source` says which to start from.
 fn cache_mount(cache: mount::Cache, target: String, from: Option<Source>, namespace: &str) -> CacheMount {
+    let source = path::join("/", &cache.source);
+    let is_new = cache.uid.is_some() || cache.gid.is_some() || cache.mode.is_some();
+    let from = from.filter(|_| source != "/" || !is_new);
     let id = cache.id.filter(|id| !id.is_empty()).unwrap_or_else(|| path::clean(&cache.target));
     CacheMount {
         target,
@@ -193,7 +202,7 @@ fn cache_mount(cache: mount::Cache, target: String, from: Option<Source>, namesp
             mount::Sharing::Locked => Sharing::Locked,
         },
         from,
-        source: path::join("/", &cache.source),
+        source,
         access: access(cache.access),
         mode: cache.mode.unwrap_or(0o755),
         uid: cache.uid.unwrap_or(0),

@@ -1,13 +1,16 @@
 //! A stage while its instructions are folded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rbuild_dockerfile::{Diagnostic, ExpandError, Expander, Instruction};
+use rbuild_dockerfile::lint::{self, Rule};
+use rbuild_dockerfile::{Diagnostic, ExpandError, Expander, Instruction, Node, Span};
 use rbuild_image::{History, ImageConfig, Platform};
 
 use super::bounds;
 use super::graph::Linked;
+use super::lint::Remark;
 use super::lower::Shared;
+use super::outline::{Offer, lines};
 use super::path::absolute;
 use super::remote;
 use super::scope::{Environment, is_exported, split_entry};
@@ -30,10 +33,11 @@ pub(super) struct StageState {
     pub(super) directory: String,
     /// Whether `WORKDIR` was used, here or in a base stage.
     pub(super) workdir_used: bool,
-    /// Whether `CMD` was used in this stage.
-    pub(super) cmd_used: bool,
+    /// Where `CMD`, `ENTRYPOINT` and `HEALTHCHECK` were used last in this stage.
+    pub(super) used: BTreeMap<&'static str, Span>,
     pub(super) steps: Vec<Step>,
     pub(super) warnings: Vec<Diagnostic>,
+    pub(super) offer: Offer,
 }
 
 /// Whether a step adds a layer to the image.
@@ -82,15 +86,17 @@ impl StageState {
             arguments: Vec::new(),
             directory: "/".to_owned(),
             workdir_used: false,
-            cmd_used: false,
+            used: BTreeMap::new(),
             steps: Vec::new(),
             warnings: Vec::new(),
+            offer: Offer::default(),
         }
     }
 
     /// A stage on top of another; triggers are not inherited twice.
     pub(super) fn on_stage(base: &Self) -> Self {
-        let mut state = Self { cmd_used: false, steps: Vec::new(), warnings: Vec::new(), ..base.clone() };
+        let mut state =
+            Self { used: BTreeMap::new(), steps: Vec::new(), warnings: Vec::new(), ..base.clone() };
         state.config.config.on_build.clear();
         state.enter();
         state
@@ -122,11 +128,15 @@ impl StageState {
     /// Folds one instruction.
     pub(super) fn apply(&mut self, linked: &Linked, shared: &Shared<'_>) -> Checked<()> {
         let display = self.display(linked, shared);
-        let mut words = Words::new(shared);
+        let mut words = Words::new(shared, linked);
         let lowered = self.lower(linked, shared, &mut words);
         shared.expandable.set(words.left);
-        self.warn_undefined(&words, shared, linked);
+        words.declare(&self.arguments);
+        self.warn(words, shared, linked);
         let Lowered { created_by, adds, kind } = lowered?;
+        if let StepKind::Run(step) = &kind {
+            self.offer.mount(step, lines(shared.dockerfile, linked.instruction.span));
+        }
         let history = created_by.map(|created_by| History {
             created_by: Some(created_by),
             comment: Some(COMMENT.to_owned()),
@@ -142,13 +152,13 @@ impl StageState {
             Instruction::Run(run) => self.run(run, &linked.sources, shared, words),
             Instruction::Copy(copy) => self.copy(copy, linked.sources.first(), shared, words),
             Instruction::Add(add) => self.add(add, words),
-            Instruction::Workdir(path) => self.workdir(path, shared, linked.instruction.span, words),
-            Instruction::Arg(args) => self.arg(args, shared, words),
+            Instruction::Workdir(path) => self.workdir(path, words),
+            Instruction::Arg(args) => self.arg(args, shared, linked.instruction.span, words),
             Instruction::Onbuild(onbuild) => {
                 self.config.config.on_build.push(onbuild.text.clone());
                 Ok(Lowered { created_by: None, adds: Adds::Nothing, kind: StepKind::Configure })
             }
-            other => self.configure(other, words),
+            other => self.configure(other, linked.instruction.span, words),
         }
     }
 
@@ -165,18 +175,22 @@ impl StageState {
         argv
     }
 
-    fn warn_undefined(&mut self, words: &Words, shared: &Shared<'_>, linked: &Linked) {
-        for name in &words.unmatched {
-            if !is_exported(name) || self.arguments.iter().any(|(declared, _)| declared == name) {
-                continue;
+    /// Turns what was noted into warnings. A trigger has no comments above it that could silence a rule.
+    fn warn(&mut self, words: Words, shared: &Shared<'_>, linked: &Linked) {
+        let (dockerfile, place) = (shared.dockerfile, linked.instruction.span);
+        let node = if linked.trigger.is_some() { None } else { warning::node(dockerfile, place) };
+        let mut warn = |rule: &Rule, span: Span, message: String| {
+            if lint::allows(dockerfile, node, rule) {
+                self.warnings.push(*warning::place(Diagnostic::warning(rule, message), dockerfile, span));
             }
-            let hint = warning::did_you_mean(name, self.env.names(), "$");
+        };
+        for remark in words.remarks {
+            warn(&remark.rule, remark.elsewhere.unwrap_or(place), remark.message);
+        }
+        for (name, hint) in words.undefined.into_iter().filter(|(name, _)| is_exported(name)) {
+            let span = node.map_or(place, |_| warning::use_of(dockerfile, place, &name));
             let message = format!("Usage of undefined variable '${name}'{hint}");
-            let span = match &linked.trigger {
-                Some(_) => linked.instruction.span,
-                None => warning::use_of(shared.dockerfile, linked.instruction.span, name),
-            };
-            self.warnings.extend(warning::new(shared.dockerfile, span, &warning::UNDEFINED_VAR, message));
+            warn(&lint::UNDEFINED_VAR, span, message);
         }
     }
 
@@ -214,20 +228,35 @@ impl StageState {
     }
 }
 
-/// Expands the words of one instruction and remembers the names that had no value.
+/// Expands the words of one instruction and remembers what there is to say of it.
 #[derive(Debug)]
 pub(super) struct Words {
+    /// The instruction's name as written, which lint messages show.
+    pub(super) keyword: String,
     expander: Expander,
-    unmatched: BTreeSet<String>,
+    /// Names without a value that may still be declared arguments, and what was probably meant.
+    unmatched: BTreeMap<String, String>,
+    /// Those that are not.
+    undefined: BTreeMap<String, String>,
+    remarks: Vec<Remark>,
     /// Bytes that words of the plan may still become.
     left: usize,
 }
 
 impl Words {
-    fn new(shared: &Shared<'_>) -> Self {
+    fn new(shared: &Shared<'_>, linked: &Linked) -> Self {
+        let keyword = match &linked.trigger {
+            Some(text) => text.split_whitespace().next().unwrap_or_default(),
+            None => {
+                warning::node(shared.dockerfile, linked.instruction.span).map_or("", Node::written_keyword)
+            }
+        };
         Self {
+            keyword: keyword.to_owned(),
             expander: Expander::new(shared.dockerfile.directives.escape),
-            unmatched: BTreeSet::new(),
+            unmatched: BTreeMap::new(),
+            undefined: BTreeMap::new(),
+            remarks: Vec::new(),
             left: shared.expandable.get(),
         }
     }
@@ -236,7 +265,7 @@ impl Words {
     pub(super) fn expand(&mut self, word: &str, env: &Environment) -> Result<String, ExpandError> {
         let expanded = bounds::word(&self.expander, word, env)?;
         self.spend(expanded.text.len())?;
-        self.unmatched.extend(expanded.unmatched);
+        self.note(expanded.unmatched, env);
         Ok(expanded.text)
     }
 
@@ -261,6 +290,25 @@ impl Words {
         bounds::split(&self.expander, word, env).map_err(|error| cannot_expand(word, &error))
     }
 
+    fn note(&mut self, unmatched: BTreeSet<String>, env: &Environment) {
+        for name in unmatched {
+            let hint = warning::did_you_mean(&name, env.names(), "$");
+            self.unmatched.entry(name).or_insert(hint);
+        }
+    }
+
+    /// Notes what lint rules have to say.
+    pub(super) fn remark(&mut self, remarks: impl IntoIterator<Item = Remark>) {
+        self.remarks.extend(remarks);
+    }
+
+    /// Tells apart what is declared at this place from what is undefined: `ARG A=$A` uses a name before declaring it.
+    pub(super) fn declare(&mut self, arguments: &[(String, Option<String>)]) {
+        let unmatched = std::mem::take(&mut self.unmatched).into_iter();
+        let undefined = unmatched.filter(|(name, _)| arguments.iter().all(|(declared, _)| declared != name));
+        self.undefined.extend(undefined);
+    }
+
     fn spend(&mut self, bytes: usize) -> Result<(), ExpandError> {
         let left = self.left.checked_sub(bytes);
         self.left =
@@ -273,7 +321,7 @@ impl Words {
         let expanded = bounds::word(&Expander::heredoc(), text, env)
             .and_then(|expanded| self.spend(expanded.text.len()).map(|()| expanded))
             .map_err(|error| refuse(format!("cannot expand the heredoc: {error}")))?;
-        self.unmatched.extend(expanded.unmatched);
+        self.note(expanded.unmatched, env);
         Ok(expanded.text)
     }
 }

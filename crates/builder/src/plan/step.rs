@@ -1,8 +1,13 @@
 //! What a plan is made of: stages of steps, with nothing left to expand or to look up in the Dockerfile.
 
+use std::net::IpAddr;
+
 use rbuild_dockerfile::{Diagnostic, Span};
 use rbuild_image::{History, ImageConfig, Platform};
+use rbuild_sandbox::Rlimit;
 use serde::Serialize;
+
+use super::outline::Outline;
 
 /// A Dockerfile lowered over its base images: everything the build will do, in order.
 #[derive(Debug, Clone)]
@@ -15,6 +20,8 @@ pub struct Plan {
     pub warnings: Vec<Diagnostic>,
     /// `SOURCE_DATE_EPOCH`, from a build argument or the global scope, in seconds since 1970.
     pub source_date_epoch: Option<i64>,
+    /// What can be given to the build of the target.
+    pub outline: Outline,
 }
 
 /// One stage: a base and the steps on top of it.
@@ -109,6 +116,19 @@ pub struct RunStep {
     pub files: Vec<ScriptFile>,
     /// The host name inside.
     pub hostname: String,
+    /// What the caller sets for every process.
+    pub surroundings: Surroundings,
+}
+
+/// What a caller sets for every process of a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Lines of `/etc/hosts`, in order: a name and its address.
+    pub extra_hosts: Vec<(String, IpAddr)>,
+    /// Resource limits, in order; the others are those of the calling process.
+    pub rlimits: Vec<Rlimit>,
+    /// The size of `/dev/shm` in bytes; 64 MiB when absent.
+    pub shm_size: Option<u64>,
 }
 
 /// A heredoc that a `RUN` executes as a program.

@@ -1,35 +1,7 @@
 //! Findings of lint rules that only planning can decide.
 
 use rbuild_dockerfile::lint::Rule;
-use rbuild_dockerfile::{Check, Diagnostic, Dockerfile, Node, Span, nearest};
-
-const fn rule(name: &'static str, description: &'static str, url: Option<&'static str>) -> Rule {
-    Rule { name, description, url, experimental: false }
-}
-
-pub(super) const UNDEFINED_VAR: Rule = rule(
-    "UndefinedVar",
-    "Variables should be defined before their use",
-    Some("https://docs.docker.com/go/dockerfile/rule/undefined-var/"),
-);
-pub(super) const UNDEFINED_ARG_IN_FROM: Rule = rule(
-    "UndefinedArgInFrom",
-    "FROM command must use declared ARGs",
-    Some("https://docs.docker.com/go/dockerfile/rule/undefined-arg-in-from/"),
-);
-pub(super) const INVALID_DEFAULT_ARG_IN_FROM: Rule = rule(
-    "InvalidDefaultArgInFrom",
-    "Default value for global ARG results in an empty or invalid base image name",
-    Some("https://docs.docker.com/go/dockerfile/rule/invalid-default-arg-in-from/"),
-);
-pub(super) const WORKDIR_RELATIVE_PATH: Rule = rule(
-    "WorkdirRelativePath",
-    "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base \
-     image changes",
-    Some("https://docs.docker.com/go/dockerfile/rule/workdir-relative-path/"),
-);
-pub(super) const INVALID_BASE_IMAGE_PLATFORM: Rule =
-    rule("InvalidBaseImagePlatform", "Base image platform does not match expected target platform", None);
+use rbuild_dockerfile::{Diagnostic, Dockerfile, Node, Span, lint, nearest_variable};
 
 /// A result whose error forbids the build.
 pub(super) type Checked<T> = Result<T, Box<Diagnostic>>;
@@ -61,9 +33,7 @@ pub(super) fn place(
 
 /// Makes the warning of a rule, unless the rule is switched off for the file or for the instruction.
 pub(super) fn new(dockerfile: &Dockerfile, span: Span, rule: &Rule, message: String) -> Option<Diagnostic> {
-    let comments = node(dockerfile, span).map(|node| node.comments.as_slice()).unwrap_or_default();
-    let above = comments.iter().filter_map(|comment| inline_check(comment));
-    let allowed = above.chain(dockerfile.directives.check.clone()).all(|check| check.allows(rule));
+    let allowed = lint::allows(dockerfile, node(dockerfile, span), rule);
     allowed.then(|| *place(Diagnostic::warning(rule, message), dockerfile, span))
 }
 
@@ -94,16 +64,7 @@ pub(super) fn use_of(dockerfile: &Dockerfile, span: Span, name: &str) -> Span {
 
 /// ` (did you mean $PATH?)` when a name is near, else nothing.
 pub(super) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>, sigil: &str) -> String {
-    nearest(name, names).map(|near| format!(" (did you mean {sigil}{near}?)")).unwrap_or_default()
-}
-
-/// What a comment above an instruction says about rules: `check=skip=A,B`, up to the first space.
-fn inline_check(comment: &str) -> Option<Check> {
-    let (key, value) = comment.split_once('=')?;
-    if !key.trim().eq_ignore_ascii_case("check") {
-        return None;
-    }
-    Check::parse(value.split_whitespace().next()?).ok()
+    nearest_variable(name, names).map(|near| format!(" (did you mean {sigil}{near}?)")).unwrap_or_default()
 }
 
 #[cfg(test)]

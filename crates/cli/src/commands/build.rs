@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rbuild_builder::export::{Destination, Output, OutputKind};
-use rbuild_builder::options::DockerfileSource;
-use rbuild_builder::{Bases, Build, BuildError, Built};
+use rbuild_builder::{Bases, Build, Built};
 use rbuild_sandbox::Cancel;
 
 use super::parse::Verdict;
-use super::{call, environment, lint, open_store, print, remark, shown_path};
+use super::{call, environment, lint, open_store, print, remark};
 use crate::args::{BuildArgs, ProgressMode};
-use crate::failure::InDockerfile;
 use crate::interrupt::{self, Signals};
 use crate::render::diagnostic::Colour;
 use crate::render::progress::Progress;
@@ -25,18 +23,35 @@ use crate::settings::{self, BuildSettings, Call, Usage};
 pub(crate) async fn run(args: BuildArgs, colour: Colour) -> anyhow::Result<Verdict> {
     let call = Call::new(&args)?;
     let settings = BuildSettings::new(&args, &environment)?;
-    let build = Build::from(settings.options.clone());
     match call {
         Call::Build => build_image(args, settings).await?,
         Call::Check(format) => {
-            let build = build.store(open_store(&args.store)?).registry(settings::client(&args.registry)?);
+            let build = with_images(&args, settings)?;
             let check = async { Ok(build.check(Bases::Resolve).await) };
             return lint::report(interrupt::or_interrupted(check).await?, format, colour);
         }
-        Call::Outline(format) => call::outline(&build, format)?,
-        Call::Targets(format) => call::targets(&build, format)?,
+        Call::Outline(format) => {
+            let outline = async { Ok(with_images(&args, settings)?.outline().await?) };
+            let (dockerfile, outline) = interrupt::or_interrupted(outline).await?;
+            call::outline(&dockerfile, &outline, format)?;
+        }
+        Call::Targets(format) => {
+            let build = match settings.options.context.holds_dockerfile() {
+                true => with_images(&args, settings)?,
+                false => Build::from(settings.options),
+            };
+            let targets = async { Ok(build.read().await?) };
+            let (_, dockerfile) = interrupt::or_interrupted(targets).await?;
+            call::targets(&dockerfile, format)?;
+        }
     }
     Ok(Verdict::Accepted)
+}
+
+/// A build that can ask for base images.
+fn with_images(args: &BuildArgs, settings: BuildSettings) -> anyhow::Result<Build> {
+    let build = Build::from(settings.options).store(open_store(&args.store)?);
+    Ok(build.registry(settings::client(&args.registry)?))
 }
 
 async fn build_image(args: BuildArgs, settings: BuildSettings) -> anyhow::Result<()> {
@@ -48,7 +63,7 @@ async fn build_image(args: BuildArgs, settings: BuildSettings) -> anyhow::Result
         .registry(settings::client(&args.registry)?);
     let result = run_interruptibly(build, &progress).await;
     progress.clear();
-    let built = result.map_err(|error| located(error, &args.context, &options.dockerfile))?;
+    let built = result?;
     write_files(&args, &built)?;
     match mode {
         ProgressMode::Quiet if takes_stdout => Ok(()),
@@ -95,35 +110,6 @@ fn check_stdout(outputs: &[Output]) -> Result<bool, Usage> {
         1 => Ok(true),
         _ => {
             Err(Usage::new("two outputs cannot share standard output").hint("add dest=FILE to one --output"))
-        }
-    }
-}
-
-/// Adds the Dockerfile to a failure that has a place in it.
-fn located(error: anyhow::Error, context: &str, source: &DockerfileSource) -> anyhow::Error {
-    match error.downcast::<BuildError>() {
-        Ok(BuildError::Step(step)) => match dockerfile(context, source) {
-            Some((name, text)) => InDockerfile { name, text, step }.into(),
-            None => BuildError::Step(step).into(),
-        },
-        Ok(error) => error.into(),
-        Err(error) => error,
-    }
-}
-
-/// Reads the Dockerfile again for its name and text.
-fn dockerfile(context: &str, source: &DockerfileSource) -> Option<(String, String)> {
-    let read = |path: &Path| {
-        let text = std::fs::read(path).ok()?;
-        Some((shown_path(&path.display().to_string()), String::from_utf8_lossy(&text).into_owned()))
-    };
-    let context = Path::new(context);
-    match source {
-        DockerfileSource::Text { name, text } => Some((name.clone(), text.clone())),
-        // A relative path is one within a context that is elsewhere.
-        DockerfileSource::Path(path) => path.is_absolute().then(|| read(path))?,
-        DockerfileSource::Default => {
-            read(&context.join("Dockerfile")).or_else(|| read(&context.join("dockerfile")))
         }
     }
 }

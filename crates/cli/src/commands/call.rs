@@ -1,30 +1,27 @@
 //! `rbuild build --call outline|targets`: what a Dockerfile offers.
 
-use rbuild_builder::Build;
 use rbuild_builder::plan::{Outline, OutlineMount};
 use rbuild_dockerfile::Dockerfile;
 use serde_json::{Map, Value, json};
 
 use super::print;
 use crate::args::LintFormat;
-use crate::render::findings::location;
+use crate::render::findings::{in_base64, location};
 use crate::render::report::table;
 
 /// Prints what the target takes.
-pub(super) fn outline(build: &Build, format: LintFormat) -> anyhow::Result<()> {
-    let outline = build.outline()?;
+pub(super) fn outline(dockerfile: &Dockerfile, outline: &Outline, format: LintFormat) -> anyhow::Result<()> {
     match format {
-        LintFormat::Text => print(&outline_text(&outline)),
-        _ => print(&format!("{:#}\n", outline_json(&outline))),
+        LintFormat::Text => print(&outline_text(outline)),
+        _ => print(&format!("{:#}\n", outline_json(dockerfile, outline))),
     }
 }
 
 /// Prints the stages.
-pub(super) fn targets(build: &Build, format: LintFormat) -> anyhow::Result<()> {
-    let (_, dockerfile) = build.read()?;
+pub(super) fn targets(dockerfile: &Dockerfile, format: LintFormat) -> anyhow::Result<()> {
     match format {
-        LintFormat::Text => print(&targets_text(&dockerfile)),
-        _ => print(&format!("{:#}\n", targets_json(&dockerfile))),
+        LintFormat::Text => print(&targets_text(dockerfile)),
+        _ => print(&format!("{:#}\n", targets_json(dockerfile))),
     }
 }
 
@@ -55,11 +52,12 @@ fn outline_text(outline: &Outline) -> String {
     tables.join("\n")
 }
 
-/// The document of docker buildx, without the Dockerfile itself.
-fn outline_json(outline: &Outline) -> Value {
+/// The document of `docker buildx build --call=outline,format=json`.
+fn outline_json(dockerfile: &Dockerfile, outline: &Outline) -> Value {
     let args = outline.args.iter().map(|arg| {
         let mut fields = named(Some(&arg.name), arg.description.as_deref());
-        fields.extend(arg.value.clone().map(|value| ("value".to_owned(), json!(value))));
+        let value = arg.value.as_ref().filter(|value| !value.is_empty());
+        fields.extend(value.map(|value| ("value".to_owned(), json!(value))));
         fields.insert("location".to_owned(), location(arg.lines));
         Value::Object(fields)
     });
@@ -80,6 +78,7 @@ fn outline_json(outline: &Outline) -> Value {
             fields.insert(key.to_owned(), Value::Array(list));
         }
     }
+    fields.insert("sources".to_owned(), json!([in_base64(&dockerfile.text)]));
     Value::Object(fields)
 }
 
@@ -104,6 +103,7 @@ fn targets_text(dockerfile: &Dockerfile) -> String {
     table(&rows)
 }
 
+/// The document of `docker buildx build --call=targets,format=json`.
 fn targets_json(dockerfile: &Dockerfile) -> Value {
     let target = |(index, stage): (usize, &rbuild_dockerfile::Stage)| {
         let mut fields = named(stage.name.as_deref(), stage.doc.as_deref());
@@ -115,5 +115,8 @@ fn targets_json(dockerfile: &Dockerfile) -> Value {
         fields.insert("location".to_owned(), location(stage.lines));
         Value::Object(fields)
     };
-    json!({"targets": dockerfile.stages.iter().enumerate().map(target).collect::<Vec<_>>()})
+    json!({
+        "targets": dockerfile.stages.iter().enumerate().map(target).collect::<Vec<_>>(),
+        "sources": [in_base64(&dockerfile.text)],
+    })
 }

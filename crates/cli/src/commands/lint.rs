@@ -13,7 +13,8 @@ use crate::settings::{self, Usage};
 /// Checks a Dockerfile without asking for anything that is not on this machine.
 pub(crate) async fn run(args: LintArgs, colour: Colour) -> anyhow::Result<Verdict> {
     let options = settings::lint_options(&args, &super::environment)?;
-    report(Build::from(options).check(Bases::Assume).await, args.format, colour)
+    let verdict = report(Build::from(options).check(Bases::Assume).await, args.format, colour)?;
+    Ok(if verdict == Verdict::Warned { Verdict::Accepted } else { verdict })
 }
 
 /// Prints findings; a refused Dockerfile is one for programs, and an error for people.
@@ -47,7 +48,11 @@ pub(super) fn report(
             }
         }
     }
-    Ok(if errors.is_empty() { Verdict::Accepted } else { Verdict::Rejected })
+    Ok(match (errors.is_empty(), warnings.is_empty()) {
+        (true, true) => Verdict::Accepted,
+        (true, false) => Verdict::Warned,
+        (false, _) => Verdict::Rejected,
+    })
 }
 
 fn summary(count: usize) -> String {

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod call;
+pub(crate) mod doctor;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lint;

@@ -20,6 +20,8 @@ const LARGEST: u64 = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accepted,
+    /// It could, and a check of it has something to say.
+    Warned,
     Rejected,
 }
 

@@ -1,7 +1,8 @@
-//! Findings for programs: the document of `docker build --call=check,format=json`, and SARIF.
+//! Findings for programs: the document of docker buildx, and SARIF.
 
+use base64::Engine as _;
 use rbuild_dockerfile::{Diagnostic, line_col, lint};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// What was found in one Dockerfile.
 pub(crate) struct Findings<'a> {
@@ -13,26 +14,35 @@ pub(crate) struct Findings<'a> {
     pub(crate) errors: &'a [Diagnostic],
 }
 
-/// The warnings with the field names that docker buildx uses, and the first error.
+/// The document of `docker buildx build --call=check,format=json`, but for the `definition` of a source, which says how a
+/// daemon can load the file again. Warnings stand in the order of the lines; where there are none they are null.
 pub(crate) fn json(found: &Findings<'_>) -> Value {
     let warning = |warning: &Diagnostic| {
-        json!({
-            "ruleName": warning.rule,
-            "description": warning.rule.and_then(lint::find).map(|rule| rule.description),
-            "url": warning.url,
-            "detail": warning.message,
-            "location": warning.lines.map(location),
-        })
+        let mut fields = Map::new();
+        fields.insert("ruleName".to_owned(), json!(warning.rule));
+        let description = warning.rule.and_then(lint::find).map(|rule| rule.description.to_owned());
+        fields.extend(description.map(|text| ("description".to_owned(), json!(text))));
+        fields.extend(warning.url.map(|url| ("url".to_owned(), json!(url))));
+        fields.insert("detail".to_owned(), json!(warning.message));
+        fields.insert("location".to_owned(), warning.lines.map_or_else(|| json!({}), location));
+        Value::Object(fields)
     };
+    let warnings: Vec<Value> = found.warnings.iter().map(warning).collect();
+    let name = found.name.rsplit('/').next().unwrap_or_default();
     let mut document = json!({
-        "file": found.name,
-        "warnings": found.warnings.iter().map(warning).collect::<Vec<_>>(),
+        "warnings": if warnings.is_empty() { Value::Null } else { Value::Array(warnings) },
+        "sources": [{"filename": name, "data": in_base64(found.text), "language": "Dockerfile"}],
     });
     if let (Some(error), Some(fields)) = (found.errors.first(), document.as_object_mut()) {
-        let error = json!({"message": error.message, "location": error.lines.map(location)});
-        fields.insert("error".to_owned(), error);
+        let location = error.lines.map_or_else(|| json!({}), location);
+        fields.insert("buildError".to_owned(), json!({"message": error.message, "location": location}));
     }
     document
+}
+
+/// A text as JSON documents hold bytes.
+pub(crate) fn in_base64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 /// Lines as docker buildx writes them: a range for each, counted from 1.

@@ -1,6 +1,7 @@
 //! What people read: progress, diagnostics, reports.
 
 pub(crate) mod diagnostic;
+pub(crate) mod doctor;
 pub(crate) mod findings;
 pub(crate) mod progress;
 pub(crate) mod report;

@@ -12,7 +12,7 @@ use rbuild_builder::options::{BuildOptions, CacheUse, Context, DockerfileSource,
 use rbuild_builder::plan::Network;
 use rbuild_image::{Platform, Reference, names_registry};
 
-use super::{Environment, Usage, key_value, output, reference};
+use super::{Environment, Usage, key_value, output, reference, run};
 use crate::args::{BuildArgs, LintArgs, NetworkMode, ProgressMode, RefusedArgs};
 
 /// A build as it was meant.
@@ -53,14 +53,18 @@ impl BuildSettings {
             labels: map("--label", &args.labels)?,
             annotations: map("--annotation", &args.annotations)?,
             named_contexts: named_contexts(&args.build_contexts)?,
-            network: match args.network {
+            network: match args.run.network {
                 NetworkMode::Default => Network::Default,
                 NetworkMode::None => Network::None,
                 NetworkMode::Host => Network::Host,
             },
             cache: if args.no_cache { CacheUse::Ignore } else { CacheUse::Use },
             pull: if args.pull { Pull::Always } else { Pull::Missing },
-            isolation: isolation(args.isolation.as_deref())?,
+            isolation: isolation(args.run.isolation.as_deref())?,
+            secrets: run::secrets(&args.run.secret, environment)?,
+            agents: run::agents(&args.run.ssh, environment)?,
+            allow: run::entitlements(&args.run.allow)?,
+            surroundings: run::surroundings(&args.run)?,
             git: Git::from_env(),
             ..BuildOptions::default()
         };
@@ -97,15 +101,8 @@ fn refuse(args: &RefusedArgs) -> Result<(), Usage> {
         return Err(Usage::new("--load: there is no daemon to load into")
             .hint("--output type=docker,dest=image.tar writes what `docker load -i image.tar` reads"));
     }
-    let lists = [
-        ("--add-host", &args.add_host),
-        ("--secret", &args.secret),
-        ("--ssh", &args.ssh),
-        ("--attest", &args.attest),
-        ("--allow", &args.allow),
-        ("--cache-from", &args.cache_from),
-        ("--cache-to", &args.cache_to),
-    ];
+    let lists =
+        [("--attest", &args.attest), ("--cache-from", &args.cache_from), ("--cache-to", &args.cache_to)];
     match lists.iter().find(|(_, list)| !list.is_empty()) {
         Some((option, _)) => Err(Usage::new(format!("{option} is not supported yet"))),
         None => Ok(()),
@@ -227,7 +224,8 @@ fn named_contexts(list: &[String]) -> Result<BTreeMap<String, NamedContext>, Usa
     list.iter().map(parse).collect()
 }
 
-fn isolation(name: Option<&str>) -> Result<Option<rbuild_sandbox::Isolation>, Usage> {
+/// Reads `--isolation`.
+pub(crate) fn isolation(name: Option<&str>) -> Result<Option<rbuild_sandbox::Isolation>, Usage> {
     let parse = |name: &str| name.parse().map_err(|error| Usage::new(format!("--isolation: {error}")));
     name.map(parse).transpose()
 }
@@ -289,7 +287,7 @@ mod tests {
 
     #[test]
     fn options_are_taken_over() {
-        let line = "--label a=b=c --annotation x= --target T --no-cache --pull --network none --isolation userns \
+        let line = "--label a=b=c --annotation x= --target T --no-cache --pull --network none --isolation userns --allow network.host --shm-size 1k \
                     --platform linux/arm64 --build-context base=docker-image://debian -q -f x dir";
         let BuildSettings { options, progress } = settings(line).unwrap();
         assert_eq!(options.labels["a"], "b=c");
@@ -300,6 +298,8 @@ mod tests {
             (CacheUse::Ignore, Pull::Always, Network::None)
         );
         assert_eq!(options.isolation, Some(rbuild_sandbox::Isolation::Userns));
+        assert!(options.allow.contains(&rbuild_builder::plan::Entitlement::NetworkHost));
+        assert_eq!(options.surroundings.shm_size, Some(1024));
         assert_eq!(options.platforms, [Platform::new("linux", "arm64")]);
         assert!(options.named_contexts.contains_key("base"));
         assert_eq!(options.context, Context::dir("dir"));
@@ -318,9 +318,15 @@ mod tests {
         check("--provenance=true", "--provenance=true: attestations are not supported");
         check("--sbom", "--sbom=true: attestations are not supported");
         check("--load", "--load: there is no daemon to load into");
-        check("--secret id=a", "--secret is not supported yet");
-        check("--ssh", "--ssh is not supported yet");
-        check("--add-host a:b", "--add-host is not supported yet");
+        check("--attest type=sbom", "--attest is not supported yet");
+        check("--secret id", "--secret: invalid field \"id\" must be a key=value pair");
+        check("--ssh", "--ssh default: there is no agent");
+        check("--add-host a:b", "--add-host: \"a:b\" is not NAME:ADDRESS");
+        check(
+            "--allow x",
+            "--allow: unknown entitlement \"x\": expected one of network.host, security.insecure, device",
+        );
+        check("--cgroup-parent a", "--cgroup-parent a: steps stay in the cgroup of rbuild");
         check("--push", "--push has nothing to push");
         check("--no-push -o type=registry -t a", "--no-push contradicts an --output that pushes");
         check(

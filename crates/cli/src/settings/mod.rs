@@ -4,12 +4,13 @@ mod build;
 mod call;
 mod output;
 mod registry;
+mod run;
 
 use std::fmt;
 
 use rbuild_image::{Platform, Reference};
 
-pub(crate) use build::{BuildSettings, lint_options};
+pub(crate) use build::{BuildSettings, isolation, lint_options};
 pub(crate) use call::Call;
 pub(crate) use registry::client;
 

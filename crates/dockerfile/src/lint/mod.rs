@@ -1,16 +1,15 @@
 //! The lint rules: their names, what the text alone decides, and the `check` directives.
 //!
 //! Findings are [`Diagnostic`]s with a rule's name and BuildKit's own message. [`lint`] gives those that the text alone
-//! decides. Others need a build's variables, base images or ignore file ([`UNDEFINED_VAR`], [`UNDEFINED_ARG_IN_FROM`],
-//! [`INVALID_DEFAULT_ARG_IN_FROM`], [`INVALID_BASE_IMAGE_PLATFORM`], [`COPY_IGNORED_FILE`]): who has these makes the
-//! findings with [`Diagnostic::warning`] and hands them to [`filter`].
+//! decides. Others depend on the build: on its variables and base images, on which stages it needs, on the ignore file
+//! ([`needs_plan`]). Who has these makes the findings with [`Diagnostic::warning`] where [`allows`] says so.
 //!
 //! ```
 //! use rbuild_dockerfile::{Dockerfile, lint};
 //!
-//! let (dockerfile, _) = Dockerfile::parse("FROM debian as build\nWORKDIR app\n");
+//! let (dockerfile, _) = Dockerfile::parse("FROM debian as build\nMAINTAINER me\n");
 //! let rules: Vec<_> = lint::lint(&dockerfile).into_iter().filter_map(|found| found.rule).collect();
-//! assert_eq!(rules, ["FromAsCasing", "WorkdirRelativePath"]);
+//! assert_eq!(rules, ["FromAsCasing", "MaintainerDeprecated"]);
 //! ```
 //!
 //! # References
@@ -18,20 +17,18 @@
 
 mod names;
 mod rules;
-mod scope;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::diagnostic::Diagnostic;
 use crate::directive::Check;
 use crate::expand::Expander;
-use crate::instruction::{Form, Instruction};
+use crate::instruction::Instruction;
 use crate::node::Node;
 use crate::parse::{Dockerfile, Stage};
 use crate::span::Span;
 
 pub use rules::*;
-use scope::{Ended, Scope};
 
 /// Runs every rule that the text alone decides, the `check` directives applied.
 ///
@@ -45,49 +42,24 @@ pub fn lint(dockerfile: &Dockerfile) -> Vec<Diagnostic> {
     linter.keywords();
     linter.stage_names();
     linter.global_args();
-    let escape = dockerfile.directives.escape;
-    let global = Scope::global(dockerfile);
-    let mut ended = Ended::default();
     for stage in &dockerfile.stages {
         linter.from(stage);
-        let start = ended.start_of(stage, &global, escape);
-        let end = linter.stage(stage, start, &global);
-        if let Some(name) = &stage.name {
-            ended.add(name, end);
-        }
+        linter.stage(stage);
     }
-    let mut found = filter(dockerfile, linter.found);
-    found.sort_by_key(|diagnostic| diagnostic.lines);
-    found
+    linter.found.sort_by_key(|diagnostic| diagnostic.lines);
+    linter.found
 }
 
-/// Drops the findings that a `check` directive silences: the one at the top of the file, or one right above the
-/// instruction. Errors stay.
+/// Tells whether a rule may speak: neither the `check` directive at the top of the file nor one right above the
+/// instruction, where there is one, silences it.
 #[must_use]
-pub fn filter(dockerfile: &Dockerfile, found: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    filter_with(dockerfile, found, dockerfile.directives.check.as_ref())
-}
-
-/// As [`filter`], with another directive in place of the one at the top (`BUILDKIT_DOCKERFILE_CHECK`).
-#[must_use]
-pub fn filter_with(
-    dockerfile: &Dockerfile,
-    mut found: Vec<Diagnostic>,
-    check: Option<&Check>,
-) -> Vec<Diagnostic> {
+pub fn allows(dockerfile: &Dockerfile, instruction: Option<&Node>, rule: &Rule) -> bool {
     let default = Check::default();
-    let check = check.unwrap_or(&default);
-    let mut merged: BTreeMap<u32, Check> = BTreeMap::new();
-    found.retain(|diagnostic| {
-        let Some(rule) = diagnostic.rule.and_then(find) else { return true };
-        match diagnostic.span.and_then(|span| dockerfile.node_at(span)) {
-            Some(node) if !node.comments.is_empty() => {
-                merged.entry(node.start).or_insert_with(|| with_comments(check, node)).allows(rule)
-            }
-            _ => check.allows(rule),
-        }
-    });
-    found
+    let check = dockerfile.directives.check.as_ref().unwrap_or(&default);
+    match instruction.filter(|node| !node.comments.is_empty()) {
+        Some(node) => with_comments(check, node).allows(rule),
+        None => check.allows(rule),
+    }
 }
 
 /// Adds what the comments right above an instruction say.
@@ -141,15 +113,20 @@ struct Linter<'a> {
 }
 
 impl Linter<'_> {
-    /// Reports at an instruction.
+    /// Reports at an instruction, unless a `check` directive silences the rule there.
     fn report(&mut self, rule: &Rule, span: Span, message: impl Into<String>) {
+        if !allows(self.dockerfile, self.dockerfile.node_at(span), rule) {
+            return;
+        }
         let mut diagnostic = Diagnostic::warning(rule, message).at(span);
         diagnostic.lines = self.dockerfile.lines(span);
         self.found.push(diagnostic);
     }
 
     fn continuation(&mut self, node: &Node) {
-        if let Some(line) = node.empty_continuation {
+        if let Some(line) = node.empty_continuation
+            && allows(self.dockerfile, Some(node), &NO_EMPTY_CONTINUATION)
+        {
             let warning = Diagnostic::warning(&NO_EMPTY_CONTINUATION, "Empty continuation line");
             self.found.push(warning.at(node.span).on_lines(line, line));
         }
@@ -194,9 +171,6 @@ impl Linter<'_> {
     }
 
     fn global_args(&mut self) {
-        for arg in &self.dockerfile.args {
-            self.secret("ARG", &arg.value.name, arg.span);
-        }
         for args in self.dockerfile.args.chunk_by(|one, next| one.span == next.span) {
             let names: Vec<&str> = args.iter().map(|arg| arg.value.name.as_str()).collect();
             if let Some(first) = args.first() {
@@ -259,105 +233,19 @@ impl Linter<'_> {
         }
     }
 
-    /// Walks the instructions of a stage; gives the scope at its end.
-    fn stage(&mut self, stage: &Stage, mut scope: Scope, global: &Scope) -> Scope {
-        let escape = self.dockerfile.directives.escape;
-        let mut used: BTreeMap<&str, Span> = BTreeMap::new();
+    fn stage(&mut self, stage: &Stage) {
         for instruction in &stage.instructions {
-            let (value, span) = (&instruction.value, instruction.span);
-            let keyword = value.keyword();
-            self.legacy_pairs(value, span);
-            match value {
-                Instruction::Cmd(command) | Instruction::Entrypoint(command) => {
-                    self.once(keyword, used.insert(keyword, span));
-                    if matches!(command.form, Form::Shell(_)) && !scope.shell {
-                        let message = format!(
-                            "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
-                        );
-                        self.report(&JSON_ARGS_RECOMMENDED, span, message);
-                    }
-                }
-                Instruction::Healthcheck(_) => self.once(keyword, used.insert(keyword, span)),
+            match &instruction.value {
                 Instruction::Maintainer(_) => {
                     let message = "Maintainer instruction is deprecated in favor of using label";
-                    self.report(&MAINTAINER_DEPRECATED, span, message);
-                }
-                Instruction::Workdir(path) => {
-                    let first = !std::mem::replace(&mut scope.workdir, true);
-                    let path = scope.expand(path, escape);
-                    if let Some(path) = path.filter(|path| first && !path.starts_with('/')) {
-                        let message = format!(
-                            "Relative workdir {path:?} can have unexpected results if the base image changes"
-                        );
-                        self.report(&WORKDIR_RELATIVE_PATH, span, message);
-                    }
-                }
-                Instruction::Expose(ports) => {
-                    let words = ports.iter().filter_map(|port| scope.expand_words(port, escape)).flatten();
-                    words.for_each(|port| self.port(&port, span));
+                    self.report(&MAINTAINER_DEPRECATED, instruction.span, message);
                 }
                 Instruction::Arg(args) => {
-                    args.iter().for_each(|arg| self.secret("ARG", &arg.name, span));
                     let names: Vec<&str> = args.iter().map(|arg| arg.name.as_str()).collect();
-                    self.description("ARG", &names, span);
-                }
-                Instruction::Env(pairs) => {
-                    for pair in pairs {
-                        let key = scope.expand(&pair.key, escape);
-                        self.secret("ENV", key.as_ref().unwrap_or(&pair.key), span);
-                    }
+                    self.description("ARG", &names, instruction.span);
                 }
                 _ => {}
             }
-            scope.apply(value, global, escape);
-        }
-        scope
-    }
-
-    /// Of several such instructions the earlier ones are reported: they have no effect.
-    fn once(&mut self, keyword: &str, earlier: Option<Span>) {
-        let message = format!(
-            "Multiple {keyword} instructions should not be used in the same stage because only the last one will be used"
-        );
-        if let Some(earlier) = earlier {
-            self.report(&MULTIPLE_INSTRUCTIONS_DISALLOWED, earlier, message);
-        }
-    }
-
-    fn legacy_pairs(&mut self, instruction: &Instruction, span: Span) {
-        let (Instruction::Env(pairs) | Instruction::Label(pairs)) = instruction else { return };
-        let keyword = instruction.keyword();
-        for _ in pairs.iter().filter(|pair| pair.legacy) {
-            let message = format!(
-                "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
-            );
-            self.report(&LEGACY_KEY_VALUE_FORMAT, span, message);
-        }
-    }
-
-    fn secret(&mut self, keyword: &str, key: &str, span: Span) {
-        if names::is_secret(key) {
-            let message =
-                format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {key:?})");
-            self.report(&SECRETS_USED_IN_ARG_OR_ENV, span, message);
-        }
-    }
-
-    fn port(&mut self, port: &str, span: Span) {
-        let (host, container) = match port.rsplit_once(':') {
-            Some((host, container)) => (host.chars().any(|c| c != ':'), container),
-            None => (false, port),
-        };
-        let protocol = container.split_once('/').map_or("", |(_, protocol)| protocol);
-        if protocol != protocol.to_lowercase() {
-            let message = format!("Defined protocol '{port}' in EXPOSE instruction should be lowercase");
-            self.report(&EXPOSE_PROTO_CASING, span, message);
-        }
-        if host {
-            let message = format!(
-                "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
-            );
-            self.report(&EXPOSE_INVALID_FORMAT, span, message);
         }
     }
 }

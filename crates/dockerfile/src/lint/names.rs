@@ -1,18 +1,4 @@
-//! What names give away: secrets and platforms.
-
-/// Words that make a name a secret's.
-const SECRET: [&str; 10] =
-    ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
-
-/// Words that say the secret itself is elsewhere.
-const HARMLESS: [&str; 3] = ["public", "file", "version"];
-
-/// Tells whether a variable of this name is likely to hold a secret.
-pub(super) fn is_secret(name: &str) -> bool {
-    let name = name.to_lowercase();
-    let any = |words: &[&str]| name.split('_').any(|part| words.contains(&part));
-    any(&SECRET) && !any(&HARMLESS)
-}
+//! What names give away of platforms.
 
 /// Reads a platform, and gives its normalised system and architecture; `None` if it is none.
 ///
@@ -87,16 +73,6 @@ fn is_architecture(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets() {
-        for name in ["TOKEN", "GPG_KEY", "my_password", "AUTH_X", "a_ApiKey_b"] {
-            assert!(is_secret(name), "{name}");
-        }
-        for name in ["KEYS", "TOKEN_FILE", "PUBLIC_KEY", "KEY_VERSION", "MONKEY", "", "API-KEY"] {
-            assert!(!is_secret(name), "{name}");
-        }
-    }
 
     #[test]
     fn platforms() {

@@ -45,7 +45,7 @@ rules! {
         "Attempting to Copy file that is excluded by .dockerignore";
     DUPLICATE_STAGE_NAME, "DuplicateStageName", page!("duplicate-stage-name"), "Stage names should be unique";
     EXPOSE_INVALID_FORMAT, "ExposeInvalidFormat", page!("expose-invalid-format"),
-        "IP address and host-port mapping should not be used in EXPOSE instruction";
+        "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release";
     EXPOSE_PROTO_CASING, "ExposeProtoCasing", page!("expose-proto-casing"),
         "Protocol in EXPOSE instruction should be lowercase";
     FROM_AS_CASING, "FromAsCasing", page!("from-as-casing"),
@@ -100,4 +100,24 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Rule> {
     all().find(|rule| rule.name == name)
+}
+
+/// Tells whether only a plan of the build decides what the rule of this name finds.
+#[must_use]
+pub fn needs_plan(name: &str) -> bool {
+    const PLANNED: [Rule; 12] = [
+        COPY_IGNORED_FILE,
+        EXPOSE_INVALID_FORMAT,
+        EXPOSE_PROTO_CASING,
+        INVALID_BASE_IMAGE_PLATFORM,
+        INVALID_DEFAULT_ARG_IN_FROM,
+        JSON_ARGS_RECOMMENDED,
+        LEGACY_KEY_VALUE_FORMAT,
+        MULTIPLE_INSTRUCTIONS_DISALLOWED,
+        SECRETS_USED_IN_ARG_OR_ENV,
+        UNDEFINED_ARG_IN_FROM,
+        UNDEFINED_VAR,
+        WORKDIR_RELATIVE_PATH,
+    ];
+    PLANNED.iter().any(|rule| rule.name == name)
 }

@@ -13,15 +13,6 @@ use rbuild_dockerfile::expand::Quotes;
 use rbuild_dockerfile::{Diagnostic, Dockerfile, Expander, IgnoreFile, Node, lint};
 use serde_json::{Value, json};
 
-/// Rules whose findings need variables, base images or an ignore file: the planner reports them.
-const PLANNED: [&str; 5] = [
-    "UndefinedVar",
-    "UndefinedArgInFrom",
-    "InvalidDefaultArgInFrom",
-    "InvalidBaseImagePlatform",
-    "CopyIgnoredFile",
-];
-
 /// Finds the collection, or prints why the test is skipped.
 fn corpora() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "a test may be told where its data is")]
@@ -359,7 +350,7 @@ fn lint_findings() {
         }
         let mut want: Vec<String> = list(&lint["warnings"])
             .iter()
-            .filter(|found| !PLANNED.contains(&text(found, "rule")))
+            .filter(|found| !lint::needs_plan(text(found, "rule")))
             .map(|found| {
                 format!(
                     "{}-{} {}: {}",

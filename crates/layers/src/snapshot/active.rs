@@ -3,10 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use super::SnapshotError;
+use super::plain::Tree;
+use crate::apply::{apply, apply_to_tree};
+use crate::change::Changes;
+use crate::changes::{from_tree, from_upper};
 use crate::meta::{Kind, Meta};
+use crate::owner::OwnerTable;
 use crate::root::Root;
 use crate::store::Scratch;
 use crate::view::{Follow, View};
+
+/// The name of the work directory of an overlay mount.
+pub(super) const WORK: &str = "work";
 
 /// What is going to be mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,21 +25,36 @@ pub enum MountPoint {
     Directory,
 }
 
-/// The directories of an overlay mount with a fresh upper directory, all on one file system.
-///
-/// Dropped without a commit, it is removed. overlayfs refuses the work directory of an earlier `volatile`
-/// mount, so one of these serves one mount.
+/// A tree that one step may change. Dropped without a commit, it is removed.
 #[derive(Debug)]
 pub struct Active {
-    /// The lower directories, lowest first; never empty.
-    pub lower: Vec<PathBuf>,
-    /// The upper directory.
-    pub upper: PathBuf,
-    /// The work directory.
-    pub work: PathBuf,
+    tree: ActiveTree,
     lower_roots: Vec<Root>,
     stubs: Vec<Stub>,
-    scratch: Scratch,
+}
+
+/// What there is on disk.
+#[derive(Debug)]
+pub(super) enum ActiveTree {
+    Overlay { lower: Vec<PathBuf>, upper: Root, scratch: Scratch },
+    Directory(Tree),
+}
+
+/// Where an active tree is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActiveRootfs {
+    /// The directories of an overlay mount, all on one file system. overlayfs refuses the work directory of an
+    /// earlier `volatile` mount, so they serve one mount.
+    Overlay {
+        /// The lower directories, lowest first; never empty.
+        lower: Vec<PathBuf>,
+        /// The upper directory.
+        upper: PathBuf,
+        /// The work directory.
+        work: PathBuf,
+    },
+    /// A directory that is changed in place.
+    Directory(PathBuf),
 }
 
 /// A path that exists only to be mounted on.
@@ -42,21 +65,85 @@ struct Stub {
 }
 
 impl Active {
-    pub(super) fn new(lower: Vec<PathBuf>, upper: PathBuf, lower_roots: Vec<Root>, scratch: Scratch) -> Self {
-        let work = scratch.path().join("work");
-        Self { lower, upper, work, lower_roots, stubs: Vec::new(), scratch }
+    pub(super) const fn overlay(
+        lower: Vec<PathBuf>,
+        upper: Root,
+        lower_roots: Vec<Root>,
+        scratch: Scratch,
+    ) -> Self {
+        let tree = ActiveTree::Overlay { lower, upper, scratch };
+        Self { tree, lower_roots, stubs: Vec::new() }
     }
 
-    pub(super) fn scratch(&self) -> &Scratch {
-        &self.scratch
+    pub(super) const fn directory(tree: Tree, lower_roots: Vec<Root>) -> Self {
+        Self { tree: ActiveTree::Directory(tree), lower_roots, stubs: Vec::new() }
     }
 
-    /// Opens the upper directory.
+    pub(super) fn into_tree(self) -> ActiveTree {
+        self.tree
+    }
+
+    pub(super) const fn scratch(&self) -> &Scratch {
+        match &self.tree {
+            ActiveTree::Overlay { scratch, .. } | ActiveTree::Directory(Tree { scratch, .. }) => scratch,
+        }
+    }
+
+    /// Returns where it is.
+    #[must_use]
+    pub fn rootfs(&self) -> ActiveRootfs {
+        match &self.tree {
+            ActiveTree::Overlay { lower, upper, scratch } => ActiveRootfs::Overlay {
+                lower: lower.clone(),
+                upper: upper.path().to_owned(),
+                work: scratch.path().join(WORK),
+            },
+            ActiveTree::Directory(tree) => ActiveRootfs::Directory(tree.root.path().to_owned()),
+        }
+    }
+
+    /// Returns what the step writes to: the upper directory, or the whole tree.
+    #[must_use]
+    pub const fn root(&self) -> &Root {
+        match &self.tree {
+            ActiveTree::Overlay { upper, .. } => upper,
+            ActiveTree::Directory(tree) => &tree.root,
+        }
+    }
+
+    /// Returns where the owners of links, pipes and sockets are recorded; none where files have their owners.
+    #[must_use]
+    pub fn owners(&self) -> Option<&OwnerTable> {
+        self.root().owners()
+    }
+
+    /// Changes the tree as the step itself might.
     ///
     /// # Errors
-    /// It is gone.
-    pub fn upper_root(&self) -> Result<Root, SnapshotError> {
-        Ok(Root::open(&self.upper)?)
+    /// The file system refuses; what was written stays.
+    pub fn write(&self, changes: &Changes) -> Result<(), SnapshotError> {
+        match &self.tree {
+            ActiveTree::Overlay { upper, .. } => apply(changes, upper, &self.lower_view())?,
+            ActiveTree::Directory(tree) => apply_to_tree(changes, &tree.root)?,
+        }
+        Ok(())
+    }
+
+    /// Lists what changed, the same whichever form the tree has. Not to be called while it is mounted.
+    ///
+    /// # Errors
+    /// The tree cannot be read.
+    pub fn changes(&mut self) -> Result<Changes, SnapshotError> {
+        let lower = self.lower_view();
+        match &mut self.tree {
+            ActiveTree::Overlay { upper, .. } => Ok(from_upper(upper, &lower)?),
+            ActiveTree::Directory(tree) => {
+                let (listing, changed) = tree.listing.compare(&tree.root)?;
+                let changes = from_tree(&tree.root, &changed, &lower)?;
+                tree.listing = listing;
+                Ok(changes)
+            }
+        }
     }
 
     /// Returns the tree before the step.
@@ -66,13 +153,12 @@ impl Active {
     }
 
     /// Returns the tree as it is now. Not to be read while it is mounted.
-    ///
-    /// # Errors
-    /// The upper directory is gone.
-    pub fn view(&self) -> Result<View, SnapshotError> {
-        let mut layers = self.lower_roots.clone();
-        layers.push(self.upper_root()?);
-        Ok(View::overlay(layers))
+    #[must_use]
+    pub fn view(&self) -> View {
+        match &self.tree {
+            ActiveTree::Overlay { upper, .. } => self.lower_view().with_layer(upper.clone()),
+            ActiveTree::Directory(tree) => View::directory(tree.root.clone()),
+        }
     }
 
     /// Finds where `path` leads inside the tree and makes it a place to mount on: what is missing is made in
@@ -83,7 +169,7 @@ impl Active {
     /// [`SnapshotError::MountPoint`] when a directory would be mounted on a file or the reverse, or leads
     /// through one; the tree cannot be read or written.
     pub fn mount_point(&mut self, path: &Path, kind: MountPoint) -> Result<PathBuf, SnapshotError> {
-        let view = self.view()?;
+        let view = self.view();
         let resolved = view.resolve(path, Follow::All)?;
         match resolved.meta {
             Some(meta) => check_kind(&resolved.path, &meta, kind)?,
@@ -93,7 +179,7 @@ impl Active {
     }
 
     fn make_stubs(&mut self, view: &View, path: &Path, kind: MountPoint) -> Result<(), SnapshotError> {
-        let upper = self.upper_root()?;
+        let upper = self.root().clone();
         let mut parent = PathBuf::new();
         let mut parent_meta = view.metadata(&parent)?.unwrap_or_else(Meta::default_directory);
         let last = path.components().count().saturating_sub(1);
@@ -126,7 +212,7 @@ impl Active {
     /// # Errors
     /// The upper directory cannot be read or written.
     pub fn remove_stubs(&mut self) -> Result<(), SnapshotError> {
-        let upper = self.upper_root()?;
+        let upper = self.root().clone();
         let view = View::directory(upper.clone());
         while let Some(stub) = self.stubs.pop() {
             // A step can rename the parents and leave a symbolic link in their place.

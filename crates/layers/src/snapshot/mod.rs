@@ -2,18 +2,23 @@
 //! ones that a step may change.
 
 mod active;
+mod listing;
 mod overlay;
+mod plain;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rbuild_image::{DiffId, Digest, Layer};
 
-pub use active::{Active, MountPoint};
+pub use active::{Active, ActiveRootfs, MountPoint};
+pub(crate) use listing::Changed;
 pub use overlay::Overlay;
+pub use plain::Plain;
 
+use crate::change::Changes;
 use crate::root::RootError;
-use crate::store::StoreDirError;
+use crate::store::{StoreDirError, TreeError};
 use crate::unpack::UnpackError;
 use crate::view::View;
 
@@ -39,12 +44,12 @@ pub trait Snapshotter: Send + Sync + std::fmt::Debug {
     /// As [`Snapshotter::view`]; the scratch directory cannot be made.
     fn prepare(&self, chain: &[Layer]) -> Result<Active, SnapshotError>;
 
-    /// Keeps what a step made as the snapshot of `chain`, whose last layer was written from it. The blob of that
-    /// layer is not looked at. If the snapshot exists already, `active` is discarded.
+    /// Keeps what a step made as the snapshot of `chain`, whose last layer was written from `changes`, as
+    /// [`Active::changes`] found them. The blob of that layer is not looked at. If the snapshot exists already, `active` is discarded.
     ///
     /// # Errors
     /// [`SnapshotError::NoLayer`]; the directory cannot be renamed.
-    fn commit(&self, active: Active, chain: &[Layer]) -> Result<(), SnapshotError>;
+    fn commit(&self, active: Active, changes: &Changes, chain: &[Layer]) -> Result<(), SnapshotError>;
 }
 
 /// Why a tree could not be given out.
@@ -90,9 +95,6 @@ pub enum SnapshotError {
     /// A tree could not be read or written.
     #[error(transparent)]
     Root(#[from] RootError),
-    /// The files of an image belong to users that this process cannot give files to.
-    #[error("files of an image belong to root and others, and only root can make such files so far")]
-    Ownership(#[source] RootError),
     /// A snapshot directory could not be made or moved.
     #[error("cannot {operation} `{}`", path.display())]
     Io {
@@ -114,6 +116,15 @@ pub enum SnapshotError {
         /// What it would have to be.
         expected: &'static str,
     },
+}
+
+impl From<TreeError> for SnapshotError {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::Store(error) => Self::Store(error),
+            TreeError::Root(error) => Self::Root(error),
+        }
+    }
 }
 
 /// Makes the closure that `map_err` wants for a failed system call.

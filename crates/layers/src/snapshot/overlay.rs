@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! snapshots/<20 hex digits>/fs      one layer in overlay form (`userxattr`)
+//! snapshots/<20 hex digits>/owners  recorded owners of symbolic links, pipes and sockets by path, if there are any
 //! snapshots/<20 hex digits>/chain   the chain ID and how owners are kept
 //! ```
 //!
@@ -16,9 +17,11 @@ use std::path::{Path, PathBuf};
 use rbuild_image::{ChainId, DiffId, Digest, Digester, Layer};
 
 use super::{Active, SnapshotError, Snapshotter, failed};
+use crate::change::Changes;
 use crate::compress::{decompress, read_ahead};
 use crate::meta::Meta;
-use crate::root::{Root, RootError};
+use crate::owner::OwnerTable;
+use crate::root::Root;
 use crate::store::Store;
 use crate::unpack::{Limits, unpack};
 use crate::view::View;
@@ -47,42 +50,95 @@ impl Overlay {
         Self { store, limits }
     }
 
+    pub(super) const fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn place(&self, chain: &[Layer]) -> Result<Place, SnapshotError> {
         let diff_ids: Vec<DiffId> = chain.iter().map(|layer| layer.diff_id).collect();
         let chain_id = ChainId::of(&diff_ids).ok_or(SnapshotError::NoLayer)?;
-        let key = format!("{} native\n", chain_id.0);
+        let key = format!("{} {}\n", chain_id.0, self.store.abilities()?.name);
         let name: String = Digest::of(key.as_bytes()).hex().chars().take(20).collect();
         let path = self.store.snapshots_path().join(&name);
         Ok(Place { name, path, key })
     }
 
     /// Opens every snapshot of the chain, lowest first, unpacking what is missing.
-    fn layers(&self, chain: &[Layer]) -> Result<Vec<Root>, SnapshotError> {
+    pub(super) fn layers(&self, chain: &[Layer]) -> Result<Vec<Root>, SnapshotError> {
         let mut roots = Vec::with_capacity(chain.len());
         for (index, layer) in chain.iter().enumerate() {
             let place = self.place(chain.get(..=index).unwrap_or(chain))?;
             if !place.is_taken()? {
                 self.unpack(layer, &View::overlay(roots.clone()), &place)?;
             }
-            roots.push(Root::open(&place.tree())?);
+            roots.push(self.open(&place)?);
         }
         Ok(roots)
     }
 
+    fn open(&self, place: &Place) -> Result<Root, SnapshotError> {
+        let table = OwnerTable::default();
+        let root = Root::keeping(&place.tree(), self.store.abilities()?.keeping(table.clone()))?;
+        let path = place.path.join(OWNERS);
+        let owners = match fs::read(&path) {
+            Ok(owners) => owners,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(root),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let broken = || failed("use", &path)(io::Error::other("it is damaged"));
+        for (path, owner) in OwnerTable::parse(&owners).ok_or_else(broken)? {
+            root.put_link_owner(path, owner)?;
+        }
+        Ok(root)
+    }
+
     fn unpack(&self, layer: &Layer, lower: &View, place: &Place) -> Result<(), SnapshotError> {
-        // Whoever asks for the same layer meanwhile waits instead of unpacking it again.
+        self.fill(place, lower, |upper| {
+            self.unpack_verified(layer, upper, lower).or_else(|error| {
+                // A damaged blob fails in many ways before its end is reached; the digest is the one to name.
+                self.store.verify_blob(&layer.descriptor)?;
+                Err(error)
+            })
+        })
+    }
+
+    /// Keeps what `write` puts above `lower` as the snapshot of a chain, unless there is one.
+    pub(super) fn keep(
+        &self,
+        chain: &[Layer],
+        lower: &View,
+        write: impl FnOnce(&Root) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
+        self.fill(&self.place(chain)?, lower, write)
+    }
+
+    fn fill(
+        &self,
+        place: &Place,
+        lower: &View,
+        write: impl FnOnce(&Root) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
+        // Whoever asks for the same layer meanwhile waits instead of writing it again.
         let _lock = self.store.lock(&place.name)?;
         if place.is_taken()? {
             return Ok(());
         }
         let scratch = self.store.scratch()?;
-        let upper = make_upper(scratch.path(), lower)?;
-        if let Err(error) = self.unpack_verified(layer, &upper, lower) {
-            // A damaged blob fails in many ways before its end is reached; the digest is the one to name.
-            self.store.verify_blob(&layer.descriptor)?;
-            return Err(error);
-        }
-        place.take(&scratch.path().join(NEW))
+        let upper = self.make_upper(scratch.path(), lower, OwnerTable::default())?;
+        write(&upper)?;
+        place.take(&scratch.path().join(NEW), &upper)
+    }
+
+    /// Makes the upper directory with the attributes the root has below: overlayfs shows those of the uppermost.
+    fn make_upper(&self, scratch: &Path, lower: &View, table: OwnerTable) -> Result<Root, SnapshotError> {
+        let new = scratch.join(NEW);
+        make_directory(&new, 0o700)?;
+        let tree = new.join(TREE);
+        make_directory(&tree, 0o755)?;
+        let upper = Root::keeping(&tree, self.store.abilities()?.keeping(table))?;
+        let meta = lower.metadata(Path::new(""))?.unwrap_or_else(Meta::default_directory);
+        upper.set_meta(Path::new(""), &meta)?;
+        Ok(upper)
     }
 
     fn unpack_verified(&self, layer: &Layer, upper: &Root, lower: &View) -> Result<(), SnapshotError> {
@@ -131,17 +187,21 @@ impl Snapshotter for Overlay {
         for directory in lower.iter().filter(|_| roots.is_empty()).chain([&scratch.path().join("work")]) {
             make_directory(directory, 0o755)?;
         }
-        let upper = make_upper(scratch.path(), &View::overlay(roots.clone()))?;
-        Ok(Active::new(lower, upper.path().to_owned(), roots, scratch))
+        let table = OwnerTable::default();
+        for known in roots.iter().filter_map(Root::owners) {
+            table.extend(known);
+        }
+        let upper = self.make_upper(scratch.path(), &View::overlay(roots.clone()), table)?;
+        Ok(Active::overlay(lower, upper, roots, scratch))
     }
 
-    fn commit(&self, active: Active, chain: &[Layer]) -> Result<(), SnapshotError> {
+    fn commit(&self, active: Active, _changes: &Changes, chain: &[Layer]) -> Result<(), SnapshotError> {
         let place = self.place(chain)?;
         let _lock = self.store.lock(&place.name)?;
         if place.is_taken()? {
             return Ok(());
         }
-        place.take(&active.scratch().path().join(NEW))
+        place.take(&active.scratch().path().join(NEW), active.root())
     }
 }
 
@@ -149,6 +209,7 @@ impl Snapshotter for Overlay {
 /// directory to another parent needs write permission on itself, which a root of mode 0555 does not give.
 const NEW: &str = "new";
 const TREE: &str = "fs";
+const OWNERS: &str = "owners";
 const KEY: &str = "chain";
 
 impl Place {
@@ -166,8 +227,13 @@ impl Place {
         }
     }
 
-    /// Gives the finished directory `new` its name.
-    fn take(&self, new: &Path) -> Result<(), SnapshotError> {
+    /// Gives the finished directory `new` its name; `upper` is the tree in it.
+    fn take(&self, new: &Path, upper: &Root) -> Result<(), SnapshotError> {
+        let owners = upper.link_owners()?;
+        if !owners.is_empty() {
+            let path = new.join(OWNERS);
+            fs::write(&path, owners).map_err(failed("write", &path))?;
+        }
         let key = new.join(KEY);
         fs::write(&key, &self.key).map_err(failed("write", &key))?;
         match fs::rename(new, &self.path) {
@@ -178,24 +244,7 @@ impl Place {
     }
 }
 
-/// Makes the upper directory with the attributes the root has below: overlayfs shows those of the uppermost.
-fn make_upper(scratch: &Path, lower: &View) -> Result<Root, SnapshotError> {
-    let new = scratch.join(NEW);
-    make_directory(&new, 0o700)?;
-    let tree = new.join(TREE);
-    make_directory(&tree, 0o755)?;
-    let upper = Root::open(&tree)?;
-    let meta = lower.metadata(Path::new(""))?.unwrap_or_else(Meta::default_directory);
-    let denied =
-        |error: &RootError| error.io().is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied);
-    upper.set_meta(Path::new(""), &meta).map_err(|error| match denied(&error) {
-        true => SnapshotError::Ownership(error),
-        false => error.into(),
-    })?;
-    Ok(upper)
-}
-
-fn make_directory(path: &Path, mode: u32) -> Result<(), SnapshotError> {
+pub(super) fn make_directory(path: &Path, mode: u32) -> Result<(), SnapshotError> {
     DirBuilder::new().mode(mode).create(path).map_err(failed("make directory", path))
 }
 

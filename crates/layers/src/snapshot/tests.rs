@@ -34,7 +34,7 @@ fn mtime(path: &Path) -> i64 {
 /// Commits a base with a few files and links as the snapshot of one layer.
 fn base(overlay: &Overlay) -> Vec<Layer> {
     let active = overlay.prepare(&[]).unwrap();
-    let root = active.upper.clone();
+    let root = active.root().path().to_owned();
     for directory in ["etc", "run", "data/sub"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
@@ -46,7 +46,7 @@ fn base(overlay: &Overlay) -> Vec<Layer> {
         long_ago(&root.join(directory));
     }
     let chain = vec![named("base")];
-    overlay.commit(active, &chain).unwrap();
+    overlay.commit(active, &Changes::new(), &chain).unwrap();
     chain
 }
 
@@ -64,22 +64,22 @@ fn what_is_committed_is_seen() {
     assert_eq!(entries(&store.path().join("tmp")), 0);
 
     let active = overlay.prepare(&chain).unwrap();
-    fs::create_dir(active.upper.join("etc")).unwrap();
-    fs::write(active.upper.join("etc/hosts"), "changed").unwrap();
+    fs::create_dir(active.root().path().join("etc")).unwrap();
+    fs::write(active.root().path().join("etc/hosts"), "changed").unwrap();
     assert_eq!(active.lower_view().read(Path::new("etc/hosts"), 10).unwrap().unwrap(), b"base");
     let longer = [chain.clone(), vec![named("second")]].concat();
     assert_eq!(overlay.missing(&longer).unwrap(), [named("second")]);
-    overlay.commit(active, &longer).unwrap();
+    overlay.commit(active, &Changes::new(), &longer).unwrap();
     let view = overlay.view(&longer).unwrap();
     assert_eq!(view.read(Path::new("etc/hosts"), 10).unwrap().unwrap(), b"changed");
     assert_eq!(entries(&store.path().join("tmp")), 0);
 
     let again = overlay.prepare(&chain).unwrap();
-    overlay.commit(again, &longer).unwrap();
+    overlay.commit(again, &Changes::new(), &longer).unwrap();
     let view = overlay.view(&longer).unwrap();
     assert_eq!(view.read(Path::new("etc/hosts"), 10).unwrap().unwrap(), b"changed", "the first one stays");
     let dropped = overlay.prepare(&longer).unwrap();
-    assert!(matches!(overlay.commit(dropped, &[]), Err(SnapshotError::NoLayer)));
+    assert!(matches!(overlay.commit(dropped, &Changes::new(), &[]), Err(SnapshotError::NoLayer)));
     assert_eq!(entries(&store.path().join("tmp")), 0);
 }
 
@@ -87,16 +87,17 @@ fn what_is_committed_is_seen() {
 fn an_active_tree_can_be_mounted() {
     let (_directory, overlay, _store) = overlay();
     let active = overlay.prepare(&[]).unwrap();
-    assert_eq!(active.lower.len(), 1, "overlayfs wants a lower directory");
-    for directory in active.lower.iter().chain([&active.upper, &active.work]) {
+    let ActiveRootfs::Overlay { lower, upper, work } = active.rootfs() else { panic!() };
+    assert_eq!(lower.len(), 1, "overlayfs wants a lower directory");
+    for directory in lower.iter().chain([&upper, &work]) {
         assert_eq!(entries(directory), 0);
     }
-    fs::set_permissions(&active.upper, fs::Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(&upper, fs::Permissions::from_mode(0o555)).unwrap();
     let chain = [named("closed root")];
-    overlay.commit(active, &chain).unwrap();
+    overlay.commit(active, &Changes::new(), &chain).unwrap();
     let active = overlay.prepare(&chain).unwrap();
-    assert_eq!(fs::metadata(&active.upper).unwrap().permissions().mode() & 0o7777, 0o555);
-    assert!(from_upper(&active.upper_root().unwrap(), &active.lower_view()).unwrap().is_empty());
+    assert_eq!(fs::metadata(active.root().path()).unwrap().permissions().mode() & 0o7777, 0o555);
+    assert!(from_upper(active.root(), &active.lower_view()).unwrap().is_empty());
 }
 
 #[test]
@@ -108,17 +109,17 @@ fn mount_points() {
         let found = active.mount_point(Path::new(path), kind);
         let found = found.as_ref().map(|path| path.to_str().unwrap()).map_err(ToString::to_string);
         assert_eq!(found, expect.map_err(str::to_owned), "{path}");
-        let changes = || from_upper(&active.upper_root().unwrap(), &active.lower_view()).unwrap();
+        let changes = || from_upper(active.root(), &active.lower_view()).unwrap();
         let made = changes();
         let new = made.iter().filter(|(path, _)| active.lower_view().metadata(path).unwrap().is_none());
         assert_eq!(new.count(), stubs, "{path}: {made:?}");
         if expect.is_ok() {
             active.remove_stubs().unwrap();
-            let left = from_upper(&active.upper_root().unwrap(), &active.lower_view()).unwrap();
+            let left = from_upper(active.root(), &active.lower_view()).unwrap();
             assert!(left.is_empty(), "{path} leaves {left:?}");
         }
         for copied in ["", "etc", "run"] {
-            let path = active.upper.join(copied);
+            let path = active.root().path().join(copied);
             assert!(!path.exists() || mtime(&path) == 1_000_000_000, "{copied:?} for {path:?}");
         }
     };
@@ -145,7 +146,7 @@ fn mount_points_through_files_are_refused() {
     let (_directory, overlay, _store) = overlay();
     let mut active = overlay.prepare(&base(&overlay)).unwrap();
     assert!(active.mount_point(Path::new("/etc/hosts/x"), MountPoint::File).is_err());
-    assert!(from_upper(&active.upper_root().unwrap(), &active.lower_view()).unwrap().is_empty());
+    assert!(from_upper(active.root(), &active.lower_view()).unwrap().is_empty());
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn stubs_the_step_used_stay() {
     ] {
         active.mount_point(Path::new(path), kind).unwrap();
     }
-    let upper = active.upper.clone();
+    let upper = active.root().path().to_owned();
     fs::write(upper.join("filled/file"), "").unwrap();
     fs::set_permissions(upper.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(upper.join("written"), "x").unwrap();
@@ -173,7 +174,7 @@ fn stubs_the_step_used_stay() {
     let stepped = fs::File::open(upper.join("etc")).unwrap();
     stepped.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000)).unwrap();
     active.remove_stubs().unwrap();
-    let changes = from_upper(&active.upper_root().unwrap(), &active.lower_view()).unwrap();
+    let changes = from_upper(active.root(), &active.lower_view()).unwrap();
     let paths: Vec<_> = changes.iter().map(|(path, _)| path.to_str().unwrap()).collect();
     assert_eq!(paths, ["closed", "etc", "etc/by-the-step", "filled", "filled/file", "owned", "written"]);
     assert_eq!(mtime(&upper.join("etc")), 1_500_000_000, "the step's own change of the parent stays");
@@ -184,7 +185,7 @@ fn stubs_are_not_sought_through_links() {
     let (_directory, overlay, _store) = overlay();
     let mut active = overlay.prepare(&base(&overlay)).unwrap();
     active.mount_point(Path::new("/a/b"), MountPoint::Directory).unwrap();
-    let upper = active.upper.clone();
+    let upper = active.root().path().to_owned();
     fs::rename(upper.join("a"), upper.join("moved")).unwrap();
     symlink("moved", upper.join("a")).unwrap();
     active.remove_stubs().unwrap();

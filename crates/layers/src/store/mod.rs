@@ -13,6 +13,7 @@
 //! Nothing appears under its final name before it is whole: blobs and cache entries are written into `tmp/`,
 //! synced and renamed. There is no database and no daemon.
 
+mod abilities;
 mod blob;
 mod images;
 mod remove;
@@ -22,13 +23,17 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rbuild_image::layout::LayoutError;
 use rbuild_image::{Digest, Layout, VerifyError};
 
+pub(crate) use abilities::Abilities;
 pub use blob::BlobWriter;
 pub use scratch::Scratch;
+
+use crate::owner::{OwnerTable, Ownership};
+use crate::root::{Root, RootError};
 
 /// Cache entries above this size are not read: 64 MiB.
 const MAX_CACHE_ENTRY: u64 = 64 << 20;
@@ -80,6 +85,17 @@ pub enum StoreDirError {
     Layout(#[from] Box<LayoutError>),
 }
 
+/// Why a directory could not be opened as a tree of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// The store could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreDirError),
+    /// The directory could not be opened.
+    #[error(transparent)]
+    Root(#[from] RootError),
+}
+
 /// Makes the closure that `map_err` wants for a failed system call.
 fn failed<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreDirError + 'a {
     move |source| StoreDirError::Io { operation, path: path.to_owned(), source }
@@ -95,6 +111,7 @@ pub struct Store {
 struct Shared {
     path: PathBuf,
     layout: Layout,
+    abilities: OnceLock<Abilities>,
     /// Holds the flock of the whole directory.
     _lock: File,
 }
@@ -158,13 +175,38 @@ impl Store {
         let creating = lock_file(&path, "layout")?;
         let layout = Layout::create(&path).map_err(Box::new)?;
         drop(creating);
-        Ok(Self { shared: Arc::new(Shared { path, layout, _lock: lock }) })
+        Ok(Self { shared: Arc::new(Shared { path, layout, abilities: OnceLock::new(), _lock: lock }) })
     }
 
     /// Returns the directory, absolute and without symbolic links.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Tells how owners are kept here, by having tried once to give a file away.
+    ///
+    /// # Errors
+    /// Nothing can be written.
+    pub fn ownership(&self) -> Result<Ownership, StoreDirError> {
+        Ok(self.abilities()?.ownership)
+    }
+
+    /// Opens a directory as a tree that keeps owners as this store does; what it records of links lives as long as the
+    /// returned value.
+    ///
+    /// # Errors
+    /// The directory cannot be opened; how owners are kept cannot be found out.
+    pub fn root(&self, path: &Path) -> Result<Root, TreeError> {
+        Ok(Root::keeping(path, self.abilities()?.keeping(OwnerTable::default()))?)
+    }
+
+    pub(crate) fn abilities(&self) -> Result<&Abilities, StoreDirError> {
+        if let Some(abilities) = self.shared.abilities.get() {
+            return Ok(abilities);
+        }
+        let abilities = Abilities::probe(self)?;
+        Ok(self.shared.abilities.get_or_init(|| abilities))
     }
 
     /// Returns the same directory as an OCI image layout.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 
 use super::remove::remove_tree;
-use super::{Store, StoreDirError, failed};
+use super::{Store, StoreDirError, TreeError, failed};
+use crate::root::Root;
 
 /// A private directory on the store's file system; removed with everything in it when dropped.
 ///
@@ -19,7 +20,7 @@ pub struct Scratch {
     path: PathBuf,
     lock: File,
     /// Keeps the shared lock of the store.
-    _store: Store,
+    store: Store,
 }
 
 impl Scratch {
@@ -35,13 +36,21 @@ impl Scratch {
             Ok(file)
         });
         let lock = lock.map_err(failed("lock", directory.path()))?;
-        Ok(Self { path: directory.keep(), lock, _store: store.clone() })
+        Ok(Self { path: directory.keep(), lock, store: store.clone() })
     }
 
     /// Returns the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Opens it as a tree that keeps owners as the store does.
+    ///
+    /// # Errors
+    /// The directory cannot be opened; how owners are kept cannot be found out.
+    pub fn root(&self) -> Result<Root, TreeError> {
+        self.store.root(&self.path)
     }
 }
 

@@ -130,9 +130,9 @@ fn cache_entries() {
 
 /// Everything a step can leave: closed directories, links out of the tree, deep nesting, odd names.
 fn hostile_tree(root: &Path, canary: &Path) {
-    fs::create_dir_all(root.join("work/work/inner")).unwrap();
+    fs::create_dir_all(root.join("step/work/inner")).unwrap();
     symlink(canary, root.join("link")).unwrap();
-    symlink("/", root.join("work/root")).unwrap();
+    symlink("/", root.join("step/root")).unwrap();
     fs::write(root.join("moved-1"), b"in the way").unwrap();
     let mut deep = root.join("deep");
     for _ in 0..300 {
@@ -141,9 +141,9 @@ fn hostile_tree(root: &Path, canary: &Path) {
     fs::create_dir_all(&deep).unwrap();
     symlink(canary, deep.join("link")).unwrap();
     for number in 0..300 {
-        fs::write(root.join(format!("work/{number}")), b"").unwrap();
+        fs::write(root.join(format!("step/{number}")), b"").unwrap();
     }
-    for closed in ["work/work/inner", "work/work", "deep/d/d"] {
+    for closed in ["step/work/inner", "step/work", "deep/d/d"] {
         fs::set_permissions(root.join(closed), fs::Permissions::from_mode(0o000)).unwrap();
     }
 }
@@ -195,8 +195,8 @@ fn the_next_open_reclaims_what_the_dead_left() {
     let live = store.scratch().unwrap();
     let writer = store.blob_writer().unwrap();
     let abandoned = store.tmp_path().join("sdead00");
-    fs::create_dir_all(abandoned.join("work/work")).unwrap();
-    fs::set_permissions(abandoned.join("work/work"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::create_dir_all(abandoned.join("step/work")).unwrap();
+    fs::set_permissions(abandoned.join("step/work"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::write(store.tmp_path().join("fdead00"), b"half a blob").unwrap();
     symlink("/", store.tmp_path().join("sdead01")).unwrap();
     assert_eq!(names(&store.tmp_path()).len(), 5);

@@ -97,12 +97,17 @@ fn base_256(field: &[u8]) -> Option<i64> {
 
 /// Writes a number as octal digits and a zero byte; none if it does not fit.
 pub(super) fn octal(field: &mut [u8], number: u64) -> Result<()> {
-    let digits = field.len().saturating_sub(1);
-    let text = format!("{number:0digits$o}\0");
-    if text.len() != field.len() {
+    let mut rest = number;
+    if let Some((end, digits)) = field.split_last_mut() {
+        *end = 0;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' | (rest & 7) as u8;
+            rest >>= 3;
+        }
+    }
+    if rest > 0 {
         return Err(Error::new(ErrorKind::InvalidInput, "number too large for its header field"));
     }
-    field.copy_from_slice(text.as_bytes());
     Ok(())
 }
 

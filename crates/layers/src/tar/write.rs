@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use super::header::{self, Block};
 use super::{BLOCK, pax};
-use crate::change::{Changes, Content, Entry};
-use crate::meta::{Kind, Meta, Time};
+use crate::change::{Changes, Content, Entry, Opener};
+use crate::meta::{Kind, Meta};
 use crate::root::RootError;
 use crate::whiteout;
 
@@ -69,8 +69,8 @@ pub enum WriteError {
 /// # Errors
 /// A content cannot be read or has another length than its attributes say; the writer fails.
 pub fn write_changes<W: Write>(changes: &Changes, writer: W, clamp: Option<i64>) -> Result<W, WriteError> {
-    let mut tar =
-        Writer { output: BufWriter::with_capacity(128 << 10, writer), clamp, buffer: vec![0; 64 << 10] };
+    let output = BufWriter::with_capacity(128 << 10, writer);
+    let mut tar = Writer { output, clamp, buffer: vec![0; 64 << 10], opener: Opener::default() };
     let mut later = Vec::new();
     for (path, entry) in changes.iter().filter(|(path, _)| !path.as_os_str().is_empty()) {
         let Entry::HardLink(target) = entry else {
@@ -96,6 +96,7 @@ struct Writer<W: Write> {
     output: BufWriter<W>,
     clamp: Option<i64>,
     buffer: Vec<u8>,
+    opener: Opener,
 }
 
 /// What goes into one header.
@@ -158,7 +159,7 @@ impl<W: Write> Writer<W> {
 
     fn content(&mut self, path: &Path, content: &Content, size: u64) -> Result<(), WriteError> {
         let changed = || WriteError::Changed { path: path.to_owned(), expected: size };
-        let mut reader = content.open()?;
+        let mut reader = self.opener.open(content)?;
         let mut rest = size;
         loop {
             let count = match reader.read(&mut self.buffer) {
@@ -173,6 +174,10 @@ impl<W: Write> Writer<W> {
             self.output
                 .write_all(self.buffer.get(..count).unwrap_or_default())
                 .map_err(WriteError::Output)?;
+            // a file ends where less is read than there is room for
+            if rest == 0 && count < self.buffer.len() {
+                break;
+            }
         }
         if rest > 0 { Err(changed()) } else { self.pad(size).map_err(WriteError::Output) }
     }
@@ -184,21 +189,20 @@ impl<W: Write> Writer<W> {
 
     fn header(&mut self, header: &Header<'_>, meta: &Meta) -> io::Result<()> {
         let seconds = self.clamp.map_or(meta.mtime.seconds, |clamp| meta.mtime.seconds.min(clamp));
-        let meta = &Meta { mtime: Time::seconds(seconds), ..meta.clone() };
-        let records = records(header, meta);
+        let records = records(header, meta, seconds);
         if !records.is_empty() {
             let name = header.path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty());
             let name = [b"PaxHeaders/", name.unwrap_or_default()].concat();
             let name = name.get(..100).unwrap_or(&name);
             let extended = Header { path: name, flag: b'x', link: &[], size: records.len() as u64 };
-            self.block(&extended, &Meta::new(Kind::File, 0o644))?;
+            self.block(&extended, &Meta::new(Kind::File, 0o644), 0)?;
             self.output.write_all(&records)?;
             self.pad(records.len() as u64)?;
         }
-        self.block(header, meta)
+        self.block(header, meta, seconds)
     }
 
-    fn block(&mut self, header: &Header<'_>, meta: &Meta) -> io::Result<()> {
+    fn block(&mut self, header: &Header<'_>, meta: &Meta, seconds: i64) -> io::Result<()> {
         let mut block = Block([0; BLOCK]);
         let (prefix, name) =
             split(header.path).unwrap_or_else(|| (&[], header.path.get(..100).unwrap_or_default()));
@@ -210,7 +214,7 @@ impl<W: Write> Writer<W> {
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => (major, minor),
             _ => (0, 0),
         };
-        let mtime = u64::try_from(meta.mtime.seconds).unwrap_or(0);
+        let mtime = u64::try_from(seconds).unwrap_or(0);
         for (field, value) in [
             (header::MODE, u64::from(meta.mode & 0o7777)),
             (header::UID, fitting(meta.uid.into(), MAX_8)),
@@ -225,8 +229,12 @@ impl<W: Write> Writer<W> {
         if let Some(flag) = block.0.get_mut(header::TYPE) {
             *flag = header.flag;
         }
-        let sum = format!("{:06o}\0 ", block.sum());
-        put(&mut block, header::CHECKSUM, sum.as_bytes());
+        let sum = u64::try_from(block.sum()).unwrap_or(0);
+        let field = block.0.get_mut(header::CHECKSUM).and_then(<[u8]>::split_last_mut);
+        if let Some((space, digits)) = field {
+            *space = b' ';
+            header::octal(digits, sum)?;
+        }
         self.output.write_all(&block.0)
     }
 
@@ -257,7 +265,7 @@ fn file_behind<'a>(changes: &'a Changes, mut target: &'a Path) -> Option<(&'a Pa
 }
 
 /// Makes the records for what the header block cannot say, sorted by key.
-fn records(header: &Header<'_>, meta: &Meta) -> Vec<u8> {
+fn records(header: &Header<'_>, meta: &Meta, seconds: i64) -> Vec<u8> {
     let mut records = std::collections::BTreeMap::new();
     let mut add = |key: &[u8], value: &[u8]| drop(records.insert(key.to_vec(), value.to_vec()));
     if split(header.path).is_none() {
@@ -275,8 +283,8 @@ fn records(header: &Header<'_>, meta: &Meta) -> Vec<u8> {
     if u64::from(meta.gid) > MAX_8 {
         add(b"gid", meta.gid.to_string().as_bytes());
     }
-    if !u64::try_from(meta.mtime.seconds).is_ok_and(|seconds| seconds <= MAX_12) {
-        add(b"mtime", meta.mtime.seconds.to_string().as_bytes());
+    if !u64::try_from(seconds).is_ok_and(|seconds| seconds <= MAX_12) {
+        add(b"mtime", seconds.to_string().as_bytes());
     }
     for (name, value) in &meta.xattrs {
         add(&[pax::XATTR, name].concat(), value);

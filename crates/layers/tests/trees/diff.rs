@@ -73,7 +73,9 @@ impl Pair {
 
 fn base() -> Archive {
     let new = Archive::default().dir("d").dir("d/s").file("d/a", "a").file("d/b", "b").file("d/s/x", "x");
-    new.file("f", "f").symlink("l", "f").dir("old").file("old/1", "1").dir("old/2").file("old/2/y", "")
+    let new =
+        new.file("f", "f").symlink("l", "f").dir("old").file("old/1", "1").dir("old/2").file("old/2/y", "");
+    new.file("hard.one", "1").link("hard.two", "hard.one")
 }
 
 #[test]
@@ -101,7 +103,15 @@ fn overlay_changes_are_buildkits() {
     );
     check("rm -r old; echo > old", &["old"]);
     check("rm f; mkdir f; echo > f/x", &["f/", "f/x"]);
-    check("ln d/a new", &["new"]);
+    check("ln d/a new", &["d/", "d/a", "new=d/a"]);
+    check("ln d/a new; rm d/a", &["d/", "-d/a", "new"]);
+    check("touch -d @1000000000 d/b; ln -f d/a d/b", &["d/", "d/a", "d/b=d/a"]);
+    check("ln f one; ln one d/two; ln f three", &["d/", "d/two", "f=d/two", "one=d/two", "three=d/two"]);
+    // hard.one and hard.two are one file below: overlayfs copies up the name that is asked for alone
+    check("ln hard.one new", &["hard.one", "new=hard.one"]);
+    check("rm hard.one", &["-hard.one"]);
+    check("rm hard.two; ln hard.one hard.two", &[]);
+    check("chmod 600 hard.one; chmod 644 hard.one", &[]);
     check("echo > p; ln p q; ln p d/q", &["d/", "d/q", "p=d/q", "q=d/q"]);
     check("ln -s x p; ln p q", &["p", "q=p"]);
     check("rm l; ln -s f l; touch -hd @1000000000 l", &[]);

@@ -367,7 +367,13 @@ fn archives_for_add_are_plain_trees() {
     assert_eq!(changes.get("a").and_then(rbuild_layers::Entry::meta).unwrap().mode, 0o600);
     let nameless = read(new().file("", "").file("a", "")).unwrap();
     assert_eq!(nameless.iter().map(|(path, _)| path).collect::<Vec<_>>(), [Path::new("a")]);
-    assert!(read(new().symlink("l", "/").file("l/x", "")).is_err());
+    let linked =
+        new().dir("d").symlink("d/l", "../../e").file("d/l/x", "").symlink("k", "/d/l").link("k/h", "k/x");
+    let linked = read(linked.symlink("o", "o").file("f", "")).unwrap();
+    let paths: Vec<_> = linked.iter().map(|(path, _)| path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["d", "d/l", "e/h", "e/x", "f", "k", "o"]);
+    assert!(read(new().symlink("o", "o").file("o/x", "")).is_err());
+    assert!(read(new().file("f", "").file("f/x", "")).is_err());
     assert!(read(new().link("h", "nothing")).is_err());
     assert!(read(new().file("a", &"x".repeat(200_000)).file(".wh.b", "")).unwrap().get(".wh.b").is_some());
     let mut cut = new().file("a", &"x".repeat(200_000)).0;

@@ -10,7 +10,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::{Credential, CredentialsError};
+use super::{Credential, CredentialEntry, CredentialsError};
 
 /// Larger files are refused: Docker's own holds a few entries.
 const MAX_SIZE: u64 = 4 << 20;
@@ -68,6 +68,21 @@ impl AuthFile {
             line: error.line(),
             column: error.column(),
         })
+    }
+
+    /// Lists what the file names.
+    pub(super) fn names(&self) -> Vec<CredentialEntry> {
+        let filled = self.auths.iter().filter(|(_, entry)| !entry.is_empty());
+        let entries = filled.map(|(name, _)| CredentialEntry { name: Some(name.clone()), program: None });
+        let programs = self.programs.iter().map(|(name, program)| CredentialEntry {
+            name: Some(name.clone()),
+            program: Some(format!("docker-credential-{program}")),
+        });
+        let store = (!self.store.is_empty()).then(|| CredentialEntry {
+            name: None,
+            program: Some(format!("docker-credential-{}", self.store)),
+        });
+        entries.chain(programs).chain(store).collect()
     }
 
     /// Lists what may know a credential for the repository, the most specific first.

@@ -20,6 +20,7 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 
 /// Offsets into `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -46,7 +47,7 @@ pub(super) fn compile(abis: &[Abi]) -> Vec<sock_filter> {
         program.push(code(JUMP, length(&section)));
         program.extend(section);
     }
-    program.push(answer(Some(ENOSYS)));
+    program.push(refuse(ENOSYS));
     program
 }
 
@@ -67,7 +68,7 @@ fn ranges(abi: &Abi) -> Vec<(u32, Action)> {
 /// Compiles a binary search for the range the loaded number is in.
 fn search(ranges: &[(u32, Action)]) -> Vec<sock_filter> {
     match ranges {
-        [] => vec![answer(Some(EPERM))],
+        [] => vec![refuse(EPERM)],
         [(_, action)] => leaf(*action),
         _ => {
             let (low, high) = ranges.split_at(ranges.len() / 2);
@@ -84,8 +85,9 @@ fn search(ranges: &[(u32, Action)]) -> Vec<sock_filter> {
 
 fn leaf(action: Action) -> Vec<sock_filter> {
     match action {
-        Action::Allow => vec![answer(None)],
-        Action::Errno(errno) => vec![answer(Some(errno))],
+        Action::Allow => vec![code(RETURN, RET_ALLOW)],
+        Action::Errno(errno) => vec![refuse(errno)],
+        Action::Notify => vec![code(RETURN, RET_USER_NOTIF)],
         Action::When(condition) => choose(condition),
     }
 }
@@ -113,11 +115,8 @@ fn choose(condition: &Condition) -> Vec<sock_filter> {
     program
 }
 
-const fn answer(errno: Option<u16>) -> sock_filter {
-    match errno {
-        None => code(RETURN, RET_ALLOW),
-        Some(errno) => code(RETURN, RET_ERRNO | errno as u32),
-    }
+const fn refuse(errno: u16) -> sock_filter {
+    code(RETURN, RET_ERRNO | errno as u32)
 }
 
 /// Returns a length as a jump distance; the kernel bounds programs to 4096 instructions.
@@ -166,7 +165,7 @@ mod tests {
     fn compiled() -> (Vec<Abi>, Vec<sock_filter>) {
         let abis: Vec<Abi> = [Column::X86_64, Column::I386, Column::Aarch64, Column::Arm]
             .into_iter()
-            .map(|column| parse(TABLE, column).unwrap())
+            .map(|column| parse(TABLE, column, &[]).unwrap())
             .collect();
         let program = compile(&abis);
         (abis, program)
@@ -182,6 +181,7 @@ mod tests {
                 match abi.action(number) {
                     Action::Allow => assert_eq!(result, RET_ALLOW, "{number}"),
                     Action::Errno(errno) => assert_eq!(result, RET_ERRNO | u32::from(errno), "{number}"),
+                    Action::Notify => assert_eq!(result, RET_USER_NOTIF, "{number}"),
                     Action::When(_) => {}
                 }
             }

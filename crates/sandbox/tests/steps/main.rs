@@ -5,11 +5,14 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests too")]
 
+mod changed_root;
 mod cost;
 mod ending;
 mod identity;
 mod mounts;
 mod output;
 mod probing;
+mod records;
+mod single;
 mod support;
 mod walls;

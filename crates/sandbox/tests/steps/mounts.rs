@@ -1,12 +1,14 @@
 //! What a step sees of the machine.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
-use rbuild_sandbox::{Access, Exit, Mount, MountKind, Network, Rootfs, RunError};
+use rbuild_sandbox::{
+    Access, Confinement, Exit, Isolation, Mount, MountKind, Network, Rootfs, RunError, Secret,
+};
 
-use crate::support::each;
+use crate::support::{each, every};
 
 #[test]
 fn kernel_filesystems_are_read_only() {
@@ -26,7 +28,7 @@ fn devices() {
     each(|lab| {
         lab.check(
             "ls /dev",
-            "core\nfd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n",
+            "fd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n",
         );
         lab.check(
             "echo x > /dev/null; head -c 3 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c",
@@ -36,12 +38,26 @@ fn devices() {
             "(echo x > /dev/full) 2>/dev/null || echo full; touch /dev/shm/x && ls /dev/shm",
             "full\nx\n",
         );
-        lab.check("stat -c %a /dev /dev/shm /dev/null /dev/pts", "755\n1777\n666\n755\n");
+        lab.check("stat -c %a /dev /dev/shm /dev/mqueue /dev/null /dev/pts", "755\n1777\n1777\n666\n755\n");
         lab.check("mknod /x c 1 3 2>/dev/null; test -c /dev/null && echo x > /dev/null && echo ok", "ok\n");
     });
 }
 
 /// The node of a disk, made by the step or brought by an image, opens nothing.
+#[test]
+fn devices_of_the_host_stay_as_they_are() {
+    let mode = |name: &str| fs::metadata(Path::new("/dev").join(name)).unwrap().permissions().mode();
+    let before = [mode("null"), mode("full")];
+    every(|lab| {
+        // The bit that is set is harmless.
+        let script = "chmod o+x /dev/full /dev/stdin; chown 7 /dev/full; echo x > /dev/null && echo written";
+        let outcome = lab.run(&lab.shell(script));
+        assert_eq!(outcome.stdout, "written\n", "{outcome:?}");
+        assert_eq!([mode("null"), mode("full")], before, "{}", lab.name());
+        lab.check("test -c /dev/stdin && cat", "");
+    });
+}
+
 #[test]
 fn devices_of_the_host_stay_closed() {
     each(|lab| {
@@ -50,7 +66,7 @@ fn devices_of_the_host_stay_closed() {
             "done\n",
         );
         lab.check(
-            "mknod /null c 1 3 2>/dev/null; (: < /null) 2>/dev/null && echo opened; echo done",
+            "mknod /null c 1 3 2>/dev/null; (read line < /null) 2>/dev/null && echo opened; echo done",
             "done\n",
         );
     });
@@ -59,8 +75,9 @@ fn devices_of_the_host_stay_closed() {
 #[test]
 fn a_mount_on_shm_takes_the_place_of_the_default() {
     each(|lab| {
-        let mut spec =
-            lab.shell("awk '$2 == \"/dev/shm\" {sub(/,inode64/, \"\", $4); print $3, $4}' /proc/mounts");
+        let mut spec = lab.shell(
+            "awk '$2 == \"/dev/shm\" {gsub(/,(inode64|[ug]id=.*)/, \"\", $4); print $3, $4}' /proc/mounts",
+        );
         let kind = MountKind::Tmpfs { size: Some(1 << 27), mode: 0o1777 };
         spec.mounts.push(Mount::new("dev/shm", kind));
         lab.check_spec(&spec, "tmpfs rw,nosuid,relatime,size=131072k\n");
@@ -70,7 +87,9 @@ fn a_mount_on_shm_takes_the_place_of_the_default() {
 #[test]
 fn pseudo_terminals() {
     each(|lab| {
-        lab.check("exec 3<>/dev/ptmx; ls /dev/pts; stat -c %g /dev/pts/0", "0\nptmx\n5\n");
+        let group = if lab.name() == Isolation::UsernsSingle { 0 } else { 5 };
+        let expect = format!("0\nptmx\n{group}\n");
+        lab.check("exec 3<>/dev/ptmx; ls /dev/pts; stat -c %g /dev/pts/0", &expect);
         let mut spec = lab.shell("exec 3<>/dev/ptmx; ls /dev/pts");
         spec.process.user.uid = 1000;
         lab.check_spec(&spec, "0\nptmx\n");
@@ -107,6 +126,88 @@ fn binds() {
     });
 }
 
+fn overlay(lower: PathBuf, upper: PathBuf, work: PathBuf, subpath: &str, access: Access) -> MountKind {
+    MountKind::Overlay { lower: vec![lower], upper, work, subpath: subpath.into(), access }
+}
+
+#[test]
+fn parts_of_an_overlay() {
+    each(|lab| {
+        let lower = lab.fresh("part");
+        fs::create_dir_all(lower.join("d/e")).unwrap();
+        fs::write(lower.join("d/f"), "file\n").unwrap();
+        symlink("/d/e", lower.join("link")).unwrap();
+        let mut spec = lab.shell(
+            "ls -a /mnt/a; cat /etc/hosts; touch /mnt/b/new && ls /mnt/b; (echo x > /mnt/a/f) 2>/dev/null || echo ro; \
+             echo x > /etc/hosts; cat /etc/hosts; awk '$2 ~ \"^/mnt/|hosts\" {print $2, $3, substr($4, 1, 2)}' /proc/mounts",
+        );
+        for (target, subpath, access) in [
+            ("mnt/a", "d", Access::ReadOnly),
+            ("etc/hosts", "d/f", Access::ReadWrite),
+            ("mnt/b", "link", Access::ReadWrite),
+        ] {
+            let kind = overlay(lower.clone(), lab.fresh("upper"), lab.fresh("work"), subpath, access);
+            spec.mounts.push(Mount::new(target, kind));
+        }
+        let mounts = "/mnt/a overlay ro\n/etc/hosts overlay rw\n/mnt/b overlay rw\n";
+        lab.check_spec(&spec, &format!(".\n..\ne\nf\nfile\nnew\nro\nx\n{mounts}"));
+        assert_eq!(fs::read_to_string(lower.join("d/f")).unwrap(), "file\n");
+        let kind = overlay(lower, lab.fresh("upper"), lab.fresh("work"), "../missing", Access::ReadOnly);
+        let mut spec = lab.shell("true");
+        spec.mounts.push(Mount::new("mnt/a", kind));
+        let error = lab.run(&spec).result.unwrap_err();
+        assert!(error.to_string().contains("mount an overlay on mnt/a"), "{error}");
+    });
+}
+
+#[test]
+fn files_in_memory() {
+    each(|lab| {
+        let file = |content: &str, uid, gid, mode| MountKind::File {
+            content: Secret::new(content.as_bytes().to_vec()),
+            uid,
+            gid,
+            mode,
+        };
+        let mut spec = lab.shell(
+            "cat /etc/hosts /mnt/a/deep/s; stat -c '%a %u %g' /etc/hosts /mnt/a/deep/s; echo $TOKEN; \
+             (echo x > /etc/hosts) 2>/dev/null || echo ro; \
+             awk '$2 ~ \"hosts|deep\" {print $2, $3, $4}' /proc/mounts",
+        );
+        spec.process.secret_env = vec![("TOKEN".into(), Secret::new(b"hunter2".to_vec()))];
+        spec.mounts.push(Mount::new("etc/hosts", file("one\n", 0, 0, 0o400)));
+        spec.mounts.push(Mount::new("mnt/a", MountKind::Tmpfs { size: None, mode: 0o755 }));
+        spec.mounts.push(Mount::new("mnt/a/deep/s", file(&"two\n".repeat(30_000), 3, 4, 0o751)));
+        let outcome = lab.run(&spec);
+        let text = outcome.stdout.replace(&"two\n".repeat(30_000), "…\n");
+        let expect = "one\n…\n400 0 0\n751 3 4\nhunter2\nro\n/etc/hosts ramfs ro,nosuid,nodev,noexec,relatime\n\
+                      /mnt/a/deep/s ramfs ro,nosuid,nodev,relatime\n";
+        assert_eq!(text, expect, "{}: {outcome:?}", lab.name());
+        assert!(!format!("{spec:?}").contains("hunter2"));
+        assert_eq!(fs::metadata(outcome.upper.join("etc/hosts")).map(|file| file.len()).unwrap_or(0), 0);
+    });
+}
+
+#[test]
+fn lifted_confinement() {
+    each(|lab| {
+        if !lab.sandbox.lifts_confinement() {
+            let mut spec = lab.shell("true");
+            spec.process.confinement = Confinement::Lifted;
+            assert!(matches!(lab.run(&spec).result, Err(RunError::Invalid(_))));
+            return;
+        }
+        let script = "grep -E 'Seccomp:|CapEff' /proc/self/status; mount -t tmpfs none /mnt/a && echo mounted; \
+                      awk '$2 == \"/sys\" {print substr($4, 1, 2)}' /proc/mounts";
+        lab.check("grep Seccomp: /proc/self/status", "Seccomp:\t2\n");
+        let mut spec = lab.shell(script);
+        spec.process.confinement = Confinement::Lifted;
+        let outcome = lab.run(&spec);
+        assert!(outcome.stdout.contains("Seccomp:\t0\nmounted\nrw\n"), "{}: {outcome:?}", lab.name());
+        assert!(!outcome.stdout.contains("00000000a80425fb"), "{outcome:?}");
+    });
+}
+
 #[test]
 fn directories_below_dev_are_made() {
     each(|lab| {
@@ -126,7 +227,7 @@ fn memory_and_throw_away_mounts() {
         fs::write(lower.join("f"), "below\n").unwrap();
         let mut spec = lab.shell("cat /mnt/b/f; echo x > /mnt/b/f; rm -r /mnt/b/f; ls /mnt/b; stat -c %a /mnt/a; (head -c 100000 /dev/zero > /mnt/a/x) 2>/dev/null || echo small");
         spec.mounts.push(Mount::new("mnt/a", MountKind::Tmpfs { size: Some(65536), mode: 0o1770 }));
-        spec.mounts.push(Mount::new("mnt/b", MountKind::Overlay { lower: vec![lower.clone()], upper, work }));
+        spec.mounts.push(Mount::new("mnt/b", overlay(lower.clone(), upper, work, "", Access::ReadWrite)));
         lab.check_spec(&spec, "below\n1770\nsmall\n");
         assert_eq!(fs::read_to_string(lower.join("f")).unwrap(), "below\n");
     });

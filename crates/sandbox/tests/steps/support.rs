@@ -3,13 +3,18 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rbuild_sandbox::{Cancel, Exit, Isolation, Mount, Process, Rootfs, RunError, Sandbox, Spec, Stream};
+use rbuild_sandbox::{
+    Cancel, Exit, Isolation, Mount, Process, Rootfs, RootfsForm, RunError, Sandbox, Spec, Stream,
+};
 use tempfile::TempDir;
 
+use crate::records::Records;
+
 const APPLETS: &str = "awk cat chmod chown chroot cp env grep head hostname id ip ln ls mkdir mknod mount ping readlink rm seq \
-                       setsid sh sleep stat sync test touch true unshare usleep wc";
+                       setsid sh sleep stat sync tail test mkfifo mv nc ps su touch true unshare usleep wc";
 
 /// A sandbox, and a tree to run steps on.
 pub(crate) struct Lab {
@@ -28,9 +33,21 @@ pub(crate) struct Outcome {
     pub(crate) upper: PathBuf,
 }
 
-/// Calls `test` for every isolation that works here.
+/// Calls `test` for every isolation that works here and mounts.
 pub(crate) fn each(test: impl Fn(&Lab)) {
-    for isolation in [Isolation::Namespaces, Isolation::Userns] {
+    in_each_of(&[Isolation::Namespaces, Isolation::Userns], test);
+}
+
+/// Calls `test` for every isolation that works here.
+pub(crate) fn every(test: impl Fn(&Lab)) {
+    in_each_of(&[Isolation::Namespaces, Isolation::Userns, Isolation::Chroot], test);
+}
+
+fn in_each_of(isolations: &[Isolation], test: impl Fn(&Lab)) {
+    let root = rustix::process::geteuid().is_root();
+    // Who is not root has one isolation; `single` runs all tests as somebody else.
+    let isolations = if root { isolations } else { &[Isolation::UsernsSingle] };
+    for &isolation in isolations {
         if let Some(lab) = Lab::new(isolation) {
             test(&lab);
         }
@@ -70,12 +87,19 @@ impl Lab {
     pub(crate) fn spec(&self, argv: &[&str]) -> Spec {
         let mut process = Process::new(argv.iter().copied());
         process.env = vec![("PATH".into(), "/usr/bin:/bin".into())];
-        let rootfs = Rootfs::Overlay {
-            lower: vec![self.path("lower")],
-            upper: self.fresh("upper"),
-            work: self.fresh("work"),
+        let rootfs = match self.sandbox.rootfs_form() {
+            RootfsForm::Overlay => Rootfs::Overlay {
+                lower: vec![self.path("lower")],
+                upper: self.fresh("upper"),
+                work: self.fresh("work"),
+            },
+            RootfsForm::Directory => {
+                let root = self.fresh("root");
+                copy(&self.path("lower"), &root);
+                Rootfs::Directory(root)
+            }
         };
-        Spec { rootfs, mounts: Mount::defaults(), process }
+        Spec { rootfs, mounts: Mount::defaults(), process, owners: Some(Arc::new(Records::default())) }
     }
 
     pub(crate) fn shell(&self, script: &str) -> Spec {
@@ -123,6 +147,21 @@ pub(crate) fn scratch() -> TempDir {
     dir
 }
 
+/// Copies a tree, but not what is in its files: those are linked.
+fn copy(from: &Path, to: &Path) {
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            fs::hard_link(entry.path(), &to).unwrap();
+        }
+    }
+}
+
 fn busybox() -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("busybox")));
     let known = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
@@ -135,10 +174,34 @@ fn make_rootfs(root: &Path, busybox: &Path) {
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     fs::write(root.join("etc/hosts"), "").unwrap();
+    fs::write(root.join("etc/passwd"), "root::0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n").unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\n").unwrap();
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
     for applet in APPLETS.split_ascii_whitespace() {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
+}
+
+/// Removes a lab of which only the name is left, as its owner.
+pub(crate) fn remove(lab: &Path) {
+    for entry in fs::read_dir(lab).unwrap().flatten() {
+        for closed in ["work", "work/incompat", "work/incompat/volatile"] {
+            let _ = fs::set_permissions(entry.path().join(closed), fs::Permissions::from_mode(0o700));
+        }
+    }
+    fs::remove_dir_all(lab).unwrap();
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        remove(self.dir.path());
+        fs::create_dir(self.dir.path()).unwrap();
+    }
+}
+
+/// Seconds to sleep by which a test's processes are told from others: the tests run as two users at the same time.
+pub(crate) fn nap(number: u32) -> String {
+    format!("{number}{}", rustix::process::geteuid())
 }
 
 /// Counts the processes of this machine that have `argument` among theirs.

@@ -209,6 +209,7 @@ fn refuses_what_cannot_be_built() {
     check("FROM debian\nADD --keep-git-dir https://h/x.git?keep-git-dir=0 /", "keep-git-dir conflicts", 2);
     check("FROM debian\nADD https://h/x.git?depth=1 /", "unexpected query", 2);
     check("FROM debian\nRUN --mount=type=cache x", "invalid mount target", 2);
+    check("FROM debian\nENV $A=b\nRUN x", "a variable without a name", 3);
     check("FROM broken", "trigger `NOSUCH x` of the base", 1);
 }
 
@@ -223,16 +224,8 @@ fn reports_every_bad_instruction() {
 #[test]
 fn refuses_by_name_what_is_not_executed_yet() {
     for (feature, name) in support::REFUSED {
-        let body = match feature {
-            support::Feature::MountSecretRequired => "RUN --mount=type=secret,id=s,required x",
-            support::Feature::MountSshRequired => "RUN --mount=type=ssh,required x",
-            support::Feature::SecurityInsecure => "RUN --security=insecure x",
-            support::Feature::Device => "RUN --device=a.com/b=c x",
-            support::Feature::Windows => "ENV A=1",
-        };
-        let platform = match feature {
-            support::Feature::Windows => "windows/amd64",
-            _ => "linux/amd64",
+        let (platform, body) = match feature {
+            support::Feature::Windows => ("windows/amd64", "ENV A=1"),
         };
         let text = format!("FROM --platform={platform} debian\n{body}\n");
         let error = try_plan(&text, &options()).expect_err(&text);
@@ -243,7 +236,51 @@ fn refuses_by_name_what_is_not_executed_yet() {
         // In a stage that nothing needs it refuses nothing.
         plan(&format!("{text}FROM scratch\n"), &options());
     }
-    plan("FROM debian\nRUN --mount=type=ssh --mount=type=secret,id=s x", &options());
+}
+
+#[test]
+fn refuses_what_nobody_gave_or_allowed() {
+    let given = PlanOptions {
+        secrets: ["s".to_owned()].into(),
+        agents: ["default".to_owned(), "a".to_owned()].into(),
+        allow: [Entitlement::SecurityInsecure, Entitlement::Device, Entitlement::NetworkHost].into(),
+        ..options()
+    };
+    let check = |flags: &str, expect: &str| {
+        let text = format!("FROM debian\nRUN {flags} x\n");
+        let without = PlanOptions { network: Network::None, ..options() };
+        let error = try_plan(&text, &without).expect_err(&text);
+        assert_eq!(error.0.iter().map(|error| error.message.as_str()).collect::<Vec<_>>(), [expect]);
+        assert_eq!((error.0[0].lines, error.0[0].hint.is_some()), (Some((2, 2)), true), "{text}");
+        plan(&text, &PlanOptions { network: Network::None, ..given.clone() });
+        plan(&text, &checking());
+        plan(&format!("{text}FROM scratch\n"), &without);
+    };
+    check("--mount=type=secret,id=s,required", "secret s: not found");
+    check("--mount=type=ssh,required", "no SSH key \"default\" forwarded");
+    check("--mount=type=ssh,id=a,required", "no SSH key \"a\" forwarded");
+    check("--security=insecure", "RUN --security=insecure is not allowed");
+    check("--device=a.com/b=c", "RUN --device is not allowed");
+    check("--network=host", "RUN --network=host in a build without network is not allowed");
+    for flags in ["--mount=type=ssh --mount=type=secret,id=s", "--network=host", "--security=sandbox"] {
+        plan(&format!("FROM debian\nRUN {flags} x"), &options());
+    }
+}
+
+#[test]
+fn devices_are_absent_until_somebody_describes_them() {
+    let allowed = PlanOptions { allow: [Entitlement::Device].into(), ..options() };
+    let check = |device: &str, options: &PlanOptions, expect: Option<&str>| {
+        let error = try_plan(&format!("FROM debian\nRUN --device={device} x"), options).err();
+        assert_eq!(error.map(|error| error.0[0].message.clone()).as_deref(), expect, "{device}");
+    };
+    check("a.com/b=c", &allowed, None);
+    check("a.com/b=c,required=false", &allowed, None);
+    let absent = Some("required device \"a.com/b=c\" is not registered on this host");
+    check("a.com/b=c,required", &allowed, absent);
+    let described = PlanOptions { device_specifications: vec!["/etc/cdi/b.json".into()], ..allowed };
+    let refused = "RUN --device is not supported where devices are described (/etc/cdi/b.json)";
+    check("a.com/b=c", &described, Some(refused));
 }
 
 #[test]
@@ -605,7 +642,27 @@ fn warns_of_what_only_a_plan_knows() {
     check("FROM scratch\nCOPY $x $x /", &[("UndefinedVar", "Usage of undefined variable '$x'", 2)]);
     check("FROM scratch\n# check=skip=UndefinedVar\nCOPY $x /", &[]);
     check("# check=skip=all\nFROM scratch\nCOPY $x /", &[]);
-    check("ARG A=debian\nFROM $A$B", &[("UndefinedArgInFrom", "FROM argument 'B' is not declared", 2)]);
+    check(
+        "ARG ABC=debian\nFROM $ABC$BCDEF",
+        &[("UndefinedArgInFrom", "FROM argument 'BCDEF' is not declared", 2)],
+    );
+    let undefined = |message, line| [("UndefinedVar", message, line)];
+    // An argument is declared behind its own default, and suggested for what comes behind that.
+    check("FROM scratch\nARG A=${A/x/y}", &undefined("Usage of undefined variable '$A'", 2));
+    check("FROM scratch\nARG A\nARG A=${A/x/y} B=$A", &[]);
+    check("FROM scratch\nARG B A=$B", &[]);
+    check("FROM scratch\nARG N=${N:-${N:-z}} E=${N-}", &undefined("Usage of undefined variable '$N'", 2));
+    check(
+        "FROM scratch\nARG ZZ=1 A=$ZX",
+        &undefined("Usage of undefined variable '$ZX' (did you mean $ZZ?)", 2),
+    );
+    check("FROM scratch\nARG A=$ZX ZZ=1", &undefined("Usage of undefined variable '$ZX'", 2));
+    let plan_of = plan("FROM scratch\nenv a b", &checking());
+    assert_eq!(
+        plan_of.warnings[0].message,
+        "\"env key=value\" should be used instead of legacy \"env key value\" format"
+    );
+    check("FROM scratch\nENV B=$paht", &undefined("Usage of undefined variable '$paht'", 2));
     check(
         "FROM scratch\nWORKDIR a\nWORKDIR b",
         &[(
@@ -622,6 +679,39 @@ fn warns_of_what_only_a_plan_knows() {
             "Base image debian was pulled with platform \"linux/amd64\", expected \"linux/s390x\" for current build",
             1,
         )],
+    );
+}
+
+#[test]
+fn rules_look_at_what_is_built_with_its_values() {
+    let check = |text: &str, scope: Scope, expect: &[(&str, u32)]| {
+        let (dockerfile, _) = Dockerfile::parse(text);
+        let options = PlanOptions { scope, ..with_args(&[("D", "/given")]) };
+        let plan = plan(text, &options);
+        let found = super::findings(&dockerfile, &plan.into(), None);
+        let found: Vec<_> =
+            found.iter().map(|one| (one.rule.unwrap_or_default(), one.lines.unwrap_or_default().0)).collect();
+        assert_eq!(found, expect, "{text}");
+    };
+    let json = "JSONArgsRecommended";
+    check("FROM scratch AS a\nCMD x\nFROM scratch", Scope::All, &[(json, 2)]);
+    check("FROM scratch AS a\nCMD x\nFROM scratch", Scope::Target, &[]);
+    check("FROM scratch\nSHELL [\"x\"]\nCMD x", Scope::All, &[]);
+    check("FROM scratch AS a\nONBUILD CMD x\nFROM a", Scope::All, &[(json, 3)]);
+    check("FROM scratch AS a\nONBUILD CMD x\nFROM a\nFROM scratch", Scope::All, &[]);
+    check("FROM scratch AS a\nONBUILD CMD x\nFROM a AS b\nFROM b", Scope::All, &[(json, 3)]);
+    let twice = "MultipleInstructionsDisallowed";
+    check("FROM scratch AS a\nONBUILD CMD [\"x\"]\nFROM a\nCMD [\"y\"]", Scope::All, &[(twice, 3)]);
+    check("FROM scratch\nCMD [\"x\"]\n# check=skip=all\nCMD [\"y\"]", Scope::All, &[]);
+    check("FROM scratch AS a\nCMD [\"x\"]\nFROM a\nCMD [\"y\"]", Scope::All, &[]);
+    check("FROM scratch\nARG D=x\nWORKDIR $D", Scope::All, &[]);
+    check("FROM scratch\nENV P=80/TCP\nEXPOSE $P", Scope::All, &[("ExposeProtoCasing", 3)]);
+    check("FROM scratch\nENV K=KEY\nENV A_$K=1", Scope::All, &[("SecretsUsedInArgOrEnv", 3)]);
+    check("ARG KEY\nFROM scratch", Scope::All, &[]);
+    check(
+        "FROM scratch\nENV a b\nLABEL a b",
+        Scope::All,
+        &[("LegacyKeyValueFormat", 2), ("LegacyKeyValueFormat", 3)],
     );
 }
 

@@ -8,6 +8,7 @@ use crate::change::{Changes, Content, Entry};
 use crate::compress::Compression;
 use crate::meta::{Kind, Time};
 use crate::root::RootError;
+use crate::snapshot::ActiveRootfs;
 use crate::store::StoreDirError;
 use crate::view::Descend;
 use crate::writer::{LayerOptions, write_layer};
@@ -200,12 +201,13 @@ fn many_unpack_the_same_chain() {
 fn run_mounted(active: &Active, script: &str) -> bool {
     let mount_point = active.scratch().path().join("m");
     fs::create_dir(&mount_point).unwrap();
-    let lower: Vec<_> = active.lower.iter().rev().map(|path| path.to_str().unwrap()).collect();
+    let ActiveRootfs::Overlay { lower, upper, work } = active.rootfs() else { panic!() };
+    let lower: Vec<_> = lower.iter().rev().map(|path| path.to_str().unwrap()).collect();
     let options = format!(
         "lowerdir={},upperdir={},workdir={},userxattr,volatile",
         lower.join(":"),
-        active.upper.display(),
-        active.work.display()
+        upper.display(),
+        work.display()
     );
     let mounted = "mount -t overlay overlay -o \"$1\" \"$2\" && cd \"$2\" || exit 99; ";
     let status = std::process::Command::new("unshare")
@@ -235,14 +237,17 @@ fn what_a_step_leaves_is_what_its_layer_unpacks_to() {
     if !run_mounted(&active, script) {
         return;
     }
-    assert_eq!(fs::read_dir(&active.work).unwrap().count(), 1, "overlayfs leaves its own directory");
+    assert_eq!(
+        fs::read_dir(active.scratch().path().join("work")).unwrap().count(),
+        1,
+        "overlayfs leaves its own directory"
+    );
     active.remove_stubs().unwrap();
-    let upper = active.upper_root().unwrap();
-    let changes = crate::changes::from_upper(&upper, &active.lower_view()).unwrap();
+    let changes = active.changes().unwrap();
     let layer = write_layer(&changes, &store, &LayerOptions::default()).unwrap();
     chain.push(layer);
     let scratch = active.scratch().path().to_owned();
-    overlay.commit(active, &chain).unwrap();
+    overlay.commit(active, &changes, &chain).unwrap();
     assert!(!scratch.exists());
     let committed = listing(&overlay.view(&chain).unwrap());
     assert!(committed.iter().any(|line| line.starts_with("var/srv ")));
