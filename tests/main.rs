@@ -26,6 +26,7 @@ mod redteam;
 mod registry;
 mod reproducible;
 mod run;
+mod schedule;
 mod secrets;
 mod soak;
 mod support;

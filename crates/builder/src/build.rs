@@ -1,6 +1,7 @@
 //! A build from end to end: the only file that knows every stage of the pipeline.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -181,7 +182,8 @@ impl Build {
             cancel: self.cancel.clone(),
         })?);
         let worker = Arc::clone(&executor);
-        let run = tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile));
+        let jobs = self.options.jobs.unwrap_or_else(processors);
+        let run = tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile, jobs));
         let stages = match run.await {
             Ok(result) => result?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -453,6 +455,11 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
+}
+
+/// How many threads can do work at the same time here, a container's limit considered.
+fn processors() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// A path for messages, without a leading `./`.

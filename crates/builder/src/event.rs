@@ -84,6 +84,14 @@ pub enum Event {
         #[serde(serialize_with = "seconds")]
         duration: Duration,
     },
+    /// A step was stopped, because the build was cancelled or another step failed.
+    StepCancelled {
+        /// Which step.
+        id: StepId,
+        /// How long it took.
+        #[serde(serialize_with = "seconds")]
+        duration: Duration,
+    },
     /// An image name was resolved to a digest.
     Resolved {
         /// The name as written.

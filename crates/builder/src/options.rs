@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -211,6 +212,8 @@ pub struct BuildOptions {
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.
     pub isolation: Option<Isolation>,
+    /// How many steps may run at the same time; `None`: as many as there are processors.
+    pub jobs: Option<NonZeroUsize>,
     /// How repositories are read.
     pub git: Git,
     /// Seconds since 1970 that stand for now; `None`: the build argument `SOURCE_DATE_EPOCH`, else the clock.

@@ -163,7 +163,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "METHOD[,format=FORMAT]")]
     pub(crate) call: Option<String>,
 
-    /// How many steps may run at the same time at most
+    /// How many steps may run at the same time at most [default: the number of processors]
     #[arg(long, value_name = "COUNT")]
     pub(crate) jobs: Option<usize>,
 

@@ -1,6 +1,7 @@
 //! Executes steps: looks their result up, or makes it.
 
 mod add;
+mod claims;
 mod clock;
 mod configure;
 mod copier;
@@ -46,7 +47,7 @@ pub use mode::ModeError;
 pub use remote::RemoteError;
 pub(crate) use remote::{Remotes, shown};
 pub(crate) use remote_context::OpenedContext;
-pub(crate) use stage::Stage;
+pub(crate) use stage::{Done, Stage};
 pub use user::UserError;
 
 use crate::build::OnEvent;
@@ -59,6 +60,7 @@ use crate::event::{Event, StepId};
 use crate::images::{BaseImage, Images, Origin};
 use crate::options::{BuildOptions, CacheUse};
 use crate::plan::{ImageRequest, Source, Step, StepKind};
+use claims::{Claim, Claims};
 use copy::Making;
 use draft::Draft;
 use network_files::NetworkFiles;
@@ -85,10 +87,16 @@ pub(crate) struct Executor {
     cache: LocalCache,
     /// What this build has made or found, by key: a step that two platforms share runs once, whatever the cache may do.
     made: Mutex<BTreeMap<Digest, Made>>,
+    /// Steps that are being executed, by key.
+    steps: Claims,
+    /// Layers that are being fetched, by digest.
+    fetches: Claims,
     network_files: NetworkFiles,
     /// Copies of what is mounted and is no rootfs.
     copies: Mutex<BTreeMap<(Source, String), Arc<Scratch>>>,
     sandbox: OnceLock<Sandbox>,
+    /// Held while the sandbox is looked for.
+    detection: Mutex<()>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -103,11 +111,11 @@ pub(crate) struct Made {
 
 /// Whether an earlier build made a step's layer.
 #[derive(Debug)]
-pub(crate) enum Lookup {
-    /// It did.
+pub(crate) enum Lookup<'a> {
+    /// It did, or another step of this build did.
     Hit(Box<Made>),
-    /// It did not, under these keys.
-    Miss(Vec<Digest>),
+    /// It did not: nobody else makes it under these keys meanwhile.
+    Miss(Claim<'a>),
 }
 
 /// A step and where it stands.
@@ -115,8 +123,8 @@ pub(crate) enum Lookup {
 pub(crate) struct Task<'a> {
     pub id: StepId,
     pub step: &'a Step,
-    /// The stages that are done, in plan order.
-    pub done: &'a [Stage],
+    /// The stages that are done.
+    pub done: &'a Done,
 }
 
 impl Executor {
@@ -132,9 +140,12 @@ impl Executor {
             overlay,
             cache: LocalCache::new(settings.store.clone(), &settings.layers),
             made: Mutex::default(),
+            steps: Claims::default(),
+            fetches: Claims::default(),
             network_files,
             copies: Mutex::default(),
             sandbox: OnceLock::new(),
+            detection: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
             settings,
         })
@@ -170,6 +181,7 @@ impl Executor {
     /// # Errors
     /// No isolation works on this host.
     pub(crate) fn sandbox(&self) -> Result<&Sandbox, Unavailable> {
+        let _detection = self.detection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
         }
@@ -185,8 +197,9 @@ impl Executor {
 
     /// Finds the layer that an earlier build made of the same step.
     ///
-    /// What a step reads is looked at only when the names of what it reads do not settle it.
-    pub(crate) fn look_up(&self, task: Task<'_>, stage: &mut Stage) -> Result<Lookup, StepError> {
+    /// What a step reads is looked at only when the names of what it reads do not settle it. Waits while another step of
+    /// this build makes the same.
+    pub(crate) fn look_up(&self, task: Task<'_>, stage: &mut Stage) -> Result<Lookup<'_>, StepError> {
         let mut keys = Vec::from_iter(self.definition_key(task, stage)?);
         let mut found = self.cached(&keys)?;
         if found.is_none() && (keys.is_empty() || !sources(task.step).is_empty()) {
@@ -196,13 +209,27 @@ impl Executor {
                 self.record(&keys, made)?;
             }
         }
-        let Some(made) = found else { return Ok(Lookup::Miss(keys)) };
+        let made = match found {
+            Some(made) => made,
+            None => {
+                let claim = self.steps.take(keys);
+                let Some(made) = claim.keys().iter().find_map(|key| self.made(key)) else {
+                    return Ok(Lookup::Miss(claim));
+                };
+                made
+            }
+        };
         stage.draft = None;
         Ok(Lookup::Hit(Box::new(made)))
     }
 
     /// Executes a step above `stage`, and records its layer under the keys that missed.
-    pub(crate) fn make(&self, task: Task<'_>, stage: &mut Stage, keys: &[Digest]) -> Result<Made, StepError> {
+    pub(crate) fn make(
+        &self,
+        task: Task<'_>,
+        stage: &mut Stage,
+        claim: &Claim<'_>,
+    ) -> Result<Made, StepError> {
         let layer = match &task.step.kind {
             StepKind::Run(step) => run::run(self, task, step, stage)?,
             StepKind::Copy(step) => {
@@ -224,15 +251,21 @@ impl Executor {
             StepKind::Configure => self.write(&Changes::new())?,
         };
         let made = Made { layer, created: Clock::now(), cached: false };
-        self.record(keys, &made)?;
+        self.record(claim.keys(), &made)?;
         Ok(made)
+    }
+
+    /// What this build made or found under a key.
+    fn made(&self, key: &Digest) -> Option<Made> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.get(key).map(|made| Made { cached: true, ..made.clone() })
     }
 
     /// The result under the last key; those before have been asked.
     fn cached(&self, keys: &[Digest]) -> Result<Option<Made>, StepError> {
         let Some(key) = keys.last() else { return Ok(None) };
-        if let Some(made) = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
-            return Ok(Some(Made { cached: true, ..made.clone() }));
+        if let Some(made) = self.made(key) {
+            return Ok(Some(made));
         }
         if self.settings.options.cache == CacheUse::Ignore {
             return Ok(None);
@@ -305,7 +338,7 @@ impl Executor {
         step_key(parent.as_ref(), step, &stage.image.config.platform(), &named)
     }
 
-    fn stage_digest(&self, done: &[Stage], index: usize) -> Result<Digest, StepError> {
+    fn stage_digest(&self, done: &Done, index: usize) -> Result<Digest, StepError> {
         let stage = done.get(index).ok_or_else(|| missing_stage(index))?;
         Ok(stage.chain_id().unwrap_or_else(|| Digest::of(b"scratch")))
     }
@@ -315,7 +348,7 @@ impl Executor {
     }
 
     /// The tree a step reads from.
-    pub(crate) fn tree(&self, source: &Source, done: &[Stage]) -> Result<Tree, StepError> {
+    pub(crate) fn tree(&self, source: &Source, done: &Done) -> Result<Tree, StepError> {
         match source {
             Source::Scratch => Ok(Tree::Rootfs(View::empty())),
             Source::Context => Ok(match &self.settings.context {
@@ -363,6 +396,8 @@ impl Executor {
     pub(crate) fn fetch(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<(), StepError> {
         let missing = self.overlay.missing(chain);
         let missing = missing.map_err(|source| StepError::snapshot("look up snapshots", source))?;
+        let digests = missing.iter().map(|layer| layer.descriptor.digest).collect();
+        let _fetching = self.fetches.take(digests);
         for base in bases {
             let layers = base.own_layers(&missing);
             let fetched =
@@ -435,7 +470,7 @@ impl Executor {
 }
 
 /// The trees a step reads, in the order it names them.
-fn sources(step: &Step) -> Vec<&Source> {
+pub(crate) fn sources(step: &Step) -> Vec<&Source> {
     match &step.kind {
         StepKind::Copy(step) => vec![&step.from],
         StepKind::Run(step) => {

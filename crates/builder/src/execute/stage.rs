@@ -1,12 +1,40 @@
 //! A stage while its steps run: the image so far, and its rootfs as far as somebody looked at it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rbuild_image::{ChainId, Digest, History, Image, Layer};
 
 use super::draft::Draft;
 use super::history::fill_times;
 use crate::images::BaseImage;
+
+/// The stages of a build that are done, by their index in the plan. Any thread may add one.
+#[derive(Debug)]
+pub(crate) struct Done(Vec<OnceLock<Stage>>);
+
+impl Done {
+    /// None of `count` stages is done.
+    pub(crate) fn new(count: usize) -> Self {
+        Self(std::iter::repeat_with(OnceLock::new).take(count).collect())
+    }
+
+    /// The stage, once it is done.
+    pub(crate) fn get(&self, index: usize) -> Option<&Stage> {
+        self.0.get(index)?.get()
+    }
+
+    /// Adds a stage; the first one of an index stays.
+    pub(crate) fn put(&self, index: usize, stage: Stage) {
+        if let Some(place) = self.0.get(index) {
+            let _ = place.set(Stage { draft: None, ..stage });
+        }
+    }
+
+    /// Gives a stage away.
+    pub(crate) fn take(&mut self, index: usize) -> Option<Stage> {
+        self.0.get_mut(index)?.take()
+    }
+}
 
 /// A stage while its steps run, and after.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use rbuild_layers::{Active, Scratch};
 use rbuild_sandbox::{Mounting, RootfsForm, Sandbox, Secret};
 
-use super::{Executor, Stage, StepError, missing_stage, mounts};
+use super::{Done, Executor, StepError, missing_stage, mounts};
 use crate::images::Origin;
 use crate::plan::{RunStep, Source};
 use crate::ssh::SshAgent;
@@ -36,7 +36,7 @@ impl Executor {
     }
 
     /// A tree of a rootfs that a mount may change; none of what is no rootfs.
-    pub(crate) fn active_tree(&self, source: &Source, done: &[Stage]) -> Result<Option<Active>, StepError> {
+    pub(crate) fn active_tree(&self, source: &Source, done: &Done) -> Result<Option<Active>, StepError> {
         let (chain, bases) = match source {
             Source::Context => return Ok(None),
             Source::Scratch => (Vec::new(), Vec::new()),
@@ -61,7 +61,7 @@ impl Executor {
         &self,
         source: &Source,
         path: &str,
-        done: &[Stage],
+        done: &Done,
     ) -> Result<Arc<Scratch>, StepError> {
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (source.clone(), path.to_owned());
@@ -78,7 +78,7 @@ impl Executor {
         &self,
         source: &Source,
         path: &str,
-        done: &[Stage],
+        done: &Done,
     ) -> Result<Scratch, StepError> {
         let content = mounts::collect(&self.tree(source, done)?, path, self.clock().time())?;
         let copy = crate::cache::mounts::copied(self.store(), &content);

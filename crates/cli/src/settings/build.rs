@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -29,9 +30,8 @@ impl BuildSettings {
     /// Whatever is malformed, contradicts itself or is not supported, by name.
     pub(crate) fn new(args: &BuildArgs, environment: Environment<'_>) -> Result<Self, Usage> {
         refuse(&args.refused)?;
-        if args.jobs == Some(0) {
-            return Err(Usage::new("--jobs 0 would build nothing"));
-        }
+        let none = || Usage::new("--jobs 0 would build nothing");
+        let jobs = args.jobs.map(|jobs| NonZeroUsize::new(jobs).ok_or_else(none)).transpose()?;
         let tags = args.tags.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
         if args.push && tags.is_empty() {
             return Err(Usage::new("--push has nothing to push").hint("name the image with --tag"));
@@ -43,6 +43,7 @@ impl BuildSettings {
         let context = context(&args.context)?;
         let options = BuildOptions {
             dockerfile: dockerfile(args.file.as_deref(), &context)?,
+            jobs,
             context,
             tags: args.tags.clone(),
             push,
@@ -305,9 +306,8 @@ mod tests {
         assert_eq!(options.context, Context::dir("dir"));
         assert!(matches!(options.dockerfile, DockerfileSource::Path(path) if path.is_absolute()));
         assert_eq!(progress, ProgressMode::Quiet);
-        for line in ["--provenance=false --sbom=false", "--jobs 4"] {
-            assert!(settings(line).is_ok(), "{line}");
-        }
+        assert_eq!(settings("--jobs 4").unwrap().options.jobs.map(NonZeroUsize::get), Some(4));
+        assert!(settings("--provenance=false --sbom=false").is_ok());
     }
 
     #[test]

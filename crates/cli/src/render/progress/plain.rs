@@ -93,6 +93,10 @@ impl<W: Write> Plain<W> {
                 let size = layer_size.map(|size| format!(" {}", bytes(size))).unwrap_or_default();
                 writeln!(self.out, "#{} DONE {:.1}s{size}", number(*id), duration.as_secs_f64())
             }
+            Event::StepCancelled { id, .. } => {
+                self.end(*id, at)?;
+                writeln!(self.out, "#{} CANCELED", number(*id))
+            }
             Event::StepFailed { id, message, .. } => {
                 self.end(*id, at)?;
                 writeln!(self.out, "#{} ERROR: {}", number(*id), one_line(message))

@@ -110,6 +110,7 @@ impl Tty {
                 let size = layer_size.map(|size| format!(" {}", bytes(size))).unwrap_or_default();
                 self.end(*id, &format!("{:.1}s{size}", duration.as_secs_f64()))
             }
+            Event::StepCancelled { id, .. } => self.end(*id, "CANCELED"),
             Event::StepFailed { id, .. } => self.end(*id, "ERROR"),
             _ => Ok(()),
         }
