@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sandbox", &[]),
     ("layers", &["image"]),
     ("registry", &["image"]),
+    ("test-registry", &["image"]),
     ("builder", &["dockerfile", "image", "layers", "registry", "sandbox"]),
     ("cli", &["builder", "dockerfile", "image", "layers", "registry", "sandbox"]),
 ];

@@ -1,10 +1,10 @@
 //! Who sees which credentials.
 
-use axum::http::Method;
 use rbuild_image::{Memory, Sink as _, Source as _, StoreErrorKind};
 use rbuild_registry::{Client, ClientOptions, CopyOptions, Credential, Credentials, Error, copy};
+use rbuild_test_registry::Method;
 
-use crate::support::{Act, Demand, Registry, basic, client, client_with, noise, quick};
+use crate::support::{Act, Demand, Fault, Registry, basic, client, client_with, noise, quick};
 
 fn bearer(account: Option<&'static str>) -> Demand {
     Demand::Bearer { realm: None, account, expires_in: Some(300) }
@@ -78,10 +78,9 @@ async fn tokens_that_die_early_are_replaced_once() {
     remote.manifest(&image).await.unwrap();
     assert_eq!(registry.count(Method::GET, "/token"), 2);
     registry.fault(
-        Method::GET,
-        "/manifests/",
-        99,
-        Act::Answer(401, vec![("www-authenticate", challenge(&registry))]),
+        Fault::on(Method::GET, "/manifests/")
+            .times(99)
+            .act(Act::Answer(401, vec![("www-authenticate", challenge(&registry))])),
     );
     let error = remote.manifest(&image).await.unwrap_err();
     assert_eq!(error.kind(), &StoreErrorKind::Unauthorized);
@@ -135,7 +134,9 @@ async fn redirects_carry_no_credentials_to_other_hosts() {
         // First make sure that credentials are known and used.
         remote.resolve(&name).await.unwrap();
         let elsewhere = foreign.url("/v2/team/app/manifests/1");
-        registry.fault(Method::GET, "/manifests/", 1, Act::Answer(307, vec![("location", elsewhere)]));
+        registry.fault(
+            Fault::on(Method::GET, "/manifests/").act(Act::Answer(307, vec![("location", elsewhere)])),
+        );
         let error = remote.manifest(&image).await.unwrap_err();
         assert_eq!(error.kind(), &StoreErrorKind::Unauthorized);
         saw_no_credentials(&foreign);
@@ -153,7 +154,8 @@ async fn uploads_sent_elsewhere_carry_no_credentials() {
     memory.put(bytes.clone());
     let client = client_with(Credentials::none().with(registry.host(), basic("me", "secret")));
     let location = foreign.url(&format!("/v2/store/blobs/uploads/{}", foreign.open_session()));
-    registry.fault(Method::POST, "/uploads/", 9, Act::Headers(vec![("location", location)]));
+    registry
+        .fault(Fault::on(Method::POST, "/uploads/").times(9).act(Act::Headers(vec![("location", location)])));
     let remote = client.remote(&registry.name("team/app"));
     remote.push(&descriptor, memory.content(&descriptor).await.unwrap()).await.unwrap();
     assert_eq!(foreign.blob("store", descriptor.digest), Some(bytes));
@@ -183,7 +185,7 @@ async fn token_services_cannot_send_credentials_on() {
     {
         let registry = Registry::start(bearer(Some("me:secret"))).await;
         let elsewhere = Act::Answer(307, vec![("location", foreign.url("/token"))]);
-        registry.fault(method, "/token", 1, elsewhere);
+        registry.fault(Fault::on(method, "/token").act(elsewhere));
         let name = registry.name("team/app:1");
         let client = client_with(Credentials::none().with(registry.host(), credential));
         client.remote(&name).resolve(&name).await.unwrap_err();
@@ -206,7 +208,7 @@ async fn credentials_of_one_registry_are_not_for_another() {
 #[tokio::test]
 async fn the_token_service_is_tried_again_too() {
     let service = Registry::start(bearer(None)).await;
-    service.fault_token(2, Act::Answer(503, vec![]));
+    service.fault(Fault::on(Method::GET, "/token").times(2).act(Act::answer(503)));
     let realm = Some(service.url("/token"));
     let registry = Registry::start(Demand::Bearer { realm, account: None, expires_in: None }).await;
     let name = registry.name("team/app:1");

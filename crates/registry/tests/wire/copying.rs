@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::http::Method;
 use bytes::Bytes;
 use rbuild_image::{Descriptor, Index, Memory, Platform, Raw, media_type};
 use rbuild_registry::{Client, ClientOptions, CopyError, CopyOptions, Progress, RetryPolicy, Transfer, copy};
+use rbuild_test_registry::Method;
 
-use crate::support::{Act, Demand, Registry, client, noise, quick};
+use crate::support::{Act, Demand, Fault, Registry, Unreliable, client, noise, quick};
 
 fn tagged(name: &rbuild_image::Reference) -> CopyOptions {
     CopyOptions { tags: vec![name.clone()], ..CopyOptions::default() }
@@ -89,7 +89,7 @@ async fn a_failed_blob_leaves_no_manifest() {
     let layer = noise(9000);
     source.put_image("team/app", "1", std::slice::from_ref(&layer));
     let digest = rbuild_image::Digest::of(&layer).to_string();
-    source.fault(Method::GET, &digest, 99, Act::Body(Bytes::from(vec![0; 9000])));
+    source.fault(Fault::on(Method::GET, digest).times(99).act(Act::Body(Bytes::from(vec![0; 9000]))));
     let sink = Registry::start(Demand::Nothing).await;
     let (from, to) = (source.name("team/app:1"), sink.name("team/copy:1"));
     let client = client();
@@ -140,8 +140,9 @@ async fn a_bad_line_between_bad_registries() {
     let demand = Demand::Bearer { realm: None, account: None, expires_in: Some(300) };
     let sink = Registry::start(demand).await;
     let (from, to) = (source.name("team/app:1"), sink.name("team/copy:1"));
-    source.becomes_unreliable();
-    sink.becomes_unreliable();
+    let unreliable = |seed| Some(Unreliable { seed, resets: 30, refusals: 14 });
+    source.set_unreliable(unreliable(1));
+    sink.set_unreliable(unreliable(2));
     let retry = RetryPolicy { attempts: 12, ..quick() };
     let client = Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap();
     copy(&client.remote(&from), &client.remote(&to), &from, &tagged(&to)).await.unwrap();

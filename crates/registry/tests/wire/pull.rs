@@ -1,11 +1,11 @@
 //! Pulling from registries that misbehave.
 
-use axum::http::Method;
 use bytes::Bytes;
 use rbuild_image::{Digest, Memory, Source as _, StoreError, StoreErrorKind};
 use rbuild_registry::{CopyError, CopyOptions, Error, copy};
+use rbuild_test_registry::Method;
 
-use crate::support::{Act, Demand, Registry, client, noise};
+use crate::support::{Act, Demand, Fault, Options, Registry, Support, client, noise};
 
 const LAYER: usize = 300_000;
 
@@ -22,10 +22,6 @@ fn corrupt(kind: &StoreErrorKind) -> bool {
 
 fn unavailable(kind: &StoreErrorKind) -> bool {
     *kind == StoreErrorKind::Unavailable
-}
-
-fn answer(status: u16) -> Act {
-    Act::Answer(status, vec![])
 }
 
 async fn pull(registry: &Registry) -> (Memory, Result<(), StoreError>) {
@@ -46,7 +42,8 @@ async fn check(what: &str, path: &str, (times, fault): (usize, Act), expect: Exp
     let layer = noise(LAYER);
     registry.put_image("team/app", "1", std::slice::from_ref(&layer));
     let digest = Digest::of(&layer);
-    registry.fault(Method::GET, &path.replace("LAYER", &digest.to_string()), times, fault);
+    registry
+        .fault(Fault::on(Method::GET, path.replace("LAYER", &digest.to_string())).times(times).act(fault));
     let (memory, outcome) = pull(&registry).await;
     match (expect, outcome) {
         (Pulled, Ok(())) => {
@@ -70,7 +67,7 @@ async fn what_is_temporary_is_tried_again() {
     check("429 for the blob", "/blobs/LAYER", (3, retry_after()), Pulled).await;
     for status in [408, 500, 502, 503, 504] {
         let what = status.to_string();
-        check(&what, "/manifests/1", (2, answer(status)), Pulled).await;
+        check(&what, "/manifests/1", (2, Act::answer(status)), Pulled).await;
     }
     check("reset", "/manifests/1", (2, Act::Reset), Pulled).await;
     check("reset for the blob", "/blobs/LAYER", (2, Act::Reset), Pulled).await;
@@ -78,7 +75,7 @@ async fn what_is_temporary_is_tried_again() {
 
 #[tokio::test]
 async fn trying_ends() {
-    let registry = check("503 for ever", "/manifests/1", (99, answer(503)), Fails(unavailable)).await;
+    let registry = check("503 for ever", "/manifests/1", (99, Act::answer(503)), Fails(unavailable)).await;
     assert_eq!(registry.requests().len(), 5, "the policy of these tests allows five tries");
     let registry = check("resets for ever", "/blobs/", (99, Act::Reset), Fails(unavailable)).await;
     assert!(registry.requests().len() <= 11);
@@ -99,7 +96,7 @@ async fn what_is_not_temporary_is_asked_once() {
     ] {
         let registry = Registry::start(Demand::Nothing).await;
         registry.put_image("team/app", "1", &[]);
-        registry.fault(Method::GET, "/manifests/1", 99, answer(status));
+        registry.fault(Fault::on(Method::GET, "/manifests/1").times(99).act(Act::answer(status)));
         let (_, outcome) = pull(&registry).await;
         assert_eq!(outcome.unwrap_err().kind(), &kind, "{status}");
         assert_eq!(registry.requests().len(), 1, "{status}");
@@ -116,11 +113,10 @@ async fn broken_downloads_go_on_where_they_broke() {
         .collect();
     assert_eq!(ranges, ["bytes=100000-", "bytes=200000-"]);
 
-    let registry = Registry::start(Demand::Nothing).await;
-    registry.ignores_ranges();
+    let registry = Registry::start(Options { ranges: Support::No, ..Options::default() }).await;
     let layer = noise(LAYER);
     registry.put_image("team/app", "1", std::slice::from_ref(&layer));
-    registry.fault(Method::GET, &Digest::of(&layer).to_string(), 1, Act::ResetAfter(100_000));
+    registry.fault(Fault::on(Method::GET, Digest::of(&layer).to_string()).act(Act::ResetAfter(100_000)));
     let (memory, outcome) = pull(&registry).await;
     outcome.unwrap();
     assert_eq!(memory.get(&Digest::of(&layer)), Some(layer));
@@ -145,8 +141,8 @@ async fn lies_are_found_out() {
     let registry = Registry::start(Demand::Nothing).await;
     let layer = noise(1000);
     registry.put_image("team/app", "1", std::slice::from_ref(&layer));
-    registry.fault(Method::GET, &Digest::of(&layer).to_string(), 1, Act::ResetAfter(1));
-    registry.fault(Method::GET, &Digest::of(&layer).to_string(), 1, moved);
+    registry.fault(Fault::on(Method::GET, Digest::of(&layer).to_string()).act(Act::ResetAfter(1)));
+    registry.fault(Fault::on(Method::GET, Digest::of(&layer).to_string()).act(moved));
     let (_, outcome) = pull(&registry).await;
     assert!(Error::find(&outcome.unwrap_err()).is_some(), "a range that starts elsewhere leaves a gap");
 }
@@ -159,7 +155,7 @@ async fn pinned_names_are_checked() {
     let remote = client().remote(&name);
     assert_eq!(remote.resolve(&name).await.unwrap().descriptor.digest, image.digest);
     let evil = Bytes::from_static(b"{\"schemaVersion\":2,\"layers\":[]}");
-    registry.fault(Method::GET, "/manifests/sha256", 1, Act::Body(evil));
+    registry.fault(Fault::on(Method::GET, "/manifests/sha256").act(Act::Body(evil)));
     let error = remote.resolve(&name).await.unwrap_err();
     assert!(corrupt(error.kind()), "{error:?}");
     let error = remote.resolve(&registry.name("other/app:1")).await.unwrap_err();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::http::Method;
 use bytes::Bytes;
 use rbuild_image::{BytesContent, Descriptor, Digest, Sink as _, StoreErrorKind, media_type};
 use rbuild_registry::{Credentials, Error};
+use rbuild_test_registry::Method;
 
-use crate::support::{Act, Demand, Registry, basic, client, client_with, noise};
+use crate::support::{Act, Demand, Fault, Options, Registry, Support, basic, client, client_with, noise};
 
 const SIZE: usize = 400_000;
 
@@ -20,7 +20,7 @@ fn blob() -> (Descriptor, Arc<BytesContent>) {
 async fn check(faults: Vec<(Method, &str, usize, Act)>, expect: &[&str]) -> Registry {
     let registry = Registry::start(Demand::Nothing).await;
     for (method, path, times, act) in faults {
-        registry.fault(method, path, times, act);
+        registry.fault(Fault::on(method, path).times(times).act(act));
     }
     let (descriptor, content) = blob();
     let remote = client().remote(&registry.name("team/app"));
@@ -52,7 +52,7 @@ async fn one_post_and_one_put() {
 async fn absolute_locations() {
     let registry = Registry::start(Demand::Nothing).await;
     let location = registry.url("/v2/team/app/blobs/uploads/session-1?a=b");
-    registry.fault(Method::POST, "uploads/", 1, Act::Headers(vec![("location", location)]));
+    registry.fault(Fault::on(Method::POST, "uploads/").act(Act::Headers(vec![("location", location)])));
     let (descriptor, content) = blob();
     client().remote(&registry.name("team/app")).push(&descriptor, content).await.unwrap();
     assert!(registry.blob("team/app", descriptor.digest).is_some());
@@ -61,7 +61,7 @@ async fn absolute_locations() {
 #[tokio::test]
 async fn broken_uploads() {
     check(
-        vec![(Method::POST, "uploads/", 2, Act::Answer(503, vec![]))],
+        vec![(Method::POST, "uploads/", 2, Act::answer(503))],
         &["POST uploads/", "POST uploads/", "POST uploads/", "PUT uploads/session-1"],
     )
     .await;
@@ -106,7 +106,9 @@ async fn a_token_that_dies_before_the_put() {
     let demand = Demand::Bearer { realm: None, account: Some("me:secret"), expires_in: None };
     let registry = Registry::start(demand).await;
     let challenge = format!(r#"Bearer realm="{}",service="test""#, registry.url("/token"));
-    registry.fault(Method::PUT, "uploads/", 1, Act::Answer(401, vec![("www-authenticate", challenge)]));
+    registry.fault(
+        Fault::on(Method::PUT, "uploads/").act(Act::Answer(401, vec![("www-authenticate", challenge)])),
+    );
     let (descriptor, content) = blob();
     let client = client_with(Credentials::none().with(registry.host(), basic("me", "secret")));
     client.remote(&registry.name("team/app")).push(&descriptor, content).await.unwrap();
@@ -125,9 +127,8 @@ async fn mounts() {
     assert!(registry.blob("team/app", descriptor.digest).is_some());
     assert_eq!(short(&registry, descriptor.digest), ["POST uploads/"]);
 
-    let registry = Registry::start(Demand::Nothing).await;
+    let registry = Registry::start(Options { mounts: Support::No, ..Options::default() }).await;
     registry.put_blob("team/base", noise(SIZE));
-    registry.declines_mounts();
     let remote = client().remote(&registry.name("team/app"));
     assert!(!remote.mount(&descriptor, &registry.name("team/base")).await.unwrap());
     remote.push(&descriptor, content.clone()).await.unwrap();
@@ -136,7 +137,7 @@ async fn mounts() {
 
     for status in [400, 401, 403, 404, 405] {
         let registry = Registry::start(Demand::Nothing).await;
-        registry.fault(Method::POST, "mount=", 1, Act::Answer(status, vec![]));
+        registry.fault(Fault::on(Method::POST, "mount=").act(Act::Answer(status, vec![])));
         let remote = client().remote(&registry.name("team/app"));
         assert!(!remote.mount(&descriptor, &registry.name("team/base")).await.unwrap(), "{status}");
         remote.push(&descriptor, content.clone()).await.unwrap();
@@ -189,7 +190,9 @@ async fn manifests_the_registry_changes_are_refused() {
     remote.tag(&descriptor, bytes.clone(), &name).await.unwrap();
     assert_eq!(registry.manifest("team/app", "1"), Some(bytes.clone()));
     let other = Digest::of(b"other").to_string();
-    registry.fault(Method::PUT, "/manifests/", 1, Act::Headers(vec![("docker-content-digest", other)]));
+    registry.fault(
+        Fault::on(Method::PUT, "/manifests/").act(Act::Headers(vec![("docker-content-digest", other)])),
+    );
     let error = remote.tag(&descriptor, bytes, &name).await.unwrap_err();
     assert!(matches!(error.kind(), StoreErrorKind::Corrupt { .. }), "{error:?}");
     let error = remote.tag(&descriptor, Bytes::from_static(b"[]"), &name).await.unwrap_err();
