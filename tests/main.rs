@@ -12,6 +12,7 @@
 mod architecture;
 mod build;
 mod contexts;
+mod credentials;
 mod deployment;
 mod doctor;
 mod faults;

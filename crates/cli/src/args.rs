@@ -69,6 +69,10 @@ pub(crate) enum Verb {
     Images(ImagesArgs),
     /// Show manifest and config of an image
     Inspect(InspectArgs),
+    /// Keep credentials for a registry, or show which are found and why
+    Login(LoginArgs),
+    /// Forget the credentials kept for a registry
+    Logout(LogoutArgs),
     /// Show what this host allows, and what would allow more
     Doctor(DoctorArgs),
     /// Show the version
@@ -240,6 +244,8 @@ pub(crate) struct StoreArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Registries")]
 pub(crate) struct RegistryArgs {
+    #[command(flatten)]
+    pub(crate) credentials: CredentialArgs,
     /// Speak plain HTTP to this registry; localhost needs no flag (repeatable)
     #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
     pub(crate) insecure: Vec<String>,
@@ -249,6 +255,24 @@ pub(crate) struct RegistryArgs {
     /// Trust the certificate authorities of a PEM file for this registry (repeatable)
     #[arg(long = "registry-ca", value_name = "HOST[:PORT]=FILE")]
     pub(crate) ca: Vec<String>,
+    /// Send the credentials of a registry to this token service, which is of another domain (repeatable)
+    #[arg(long = "registry-token-service", value_name = "HOST[:PORT]=HOST")]
+    pub(crate) token_services: Vec<String>,
+}
+
+/// Who we are at registries.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Credentials")]
+pub(crate) struct CredentialArgs {
+    /// Credentials of a registry or of what is below a path of it; other users of this machine can see them (repeatable)
+    #[arg(long = "creds", value_name = "HOST[:PORT][/PATH]=USER:PASSWORD")]
+    pub(crate) given: Vec<String>,
+    /// Look for credentials in this file first, in the form of Docker's config.json or podman's auth.json
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+    /// Look for credentials in Kubernetes pull secrets: a file, or a mounted secret (repeatable)
+    #[arg(long = "pull-secret", value_name = "FILE|DIR")]
+    pub(crate) pull_secrets: Vec<PathBuf>,
 }
 
 /// `rbuild lint`.
@@ -356,6 +380,36 @@ pub(crate) struct InspectArgs {
     pub(crate) registry: RegistryArgs,
 }
 
+/// `rbuild login`.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// The registry, or a path below it (registry.example/team); with --explain the name of an image; default: Docker Hub
+    #[arg(value_name = "REGISTRY|REF")]
+    pub(crate) name: Option<String>,
+    /// User name
+    #[arg(short, long, value_name = "NAME", required_unless_present = "explain")]
+    pub(crate) username: Option<String>,
+    /// Read the password from standard input, which is the only way to give it
+    #[arg(long, required_unless_present = "explain")]
+    pub(crate) password_stdin: bool,
+    /// Show every place that is searched for the image's credentials and what came of it; nothing is changed
+    #[arg(long, requires = "name", conflicts_with_all = ["username", "password_stdin"])]
+    pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// `rbuild logout`.
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// The registry, or a path below it; default: Docker Hub
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) name: Option<String>,
+    /// The file to forget them in; default: $DOCKER_CONFIG/config.json, $REGISTRY_AUTH_FILE or ~/.docker/config.json
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+}
+
 /// `rbuild doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -367,6 +421,8 @@ pub(crate) struct DoctorArgs {
     pub(crate) isolation: Option<String>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) credentials: CredentialArgs,
 }
 
 /// Values of `--network`.

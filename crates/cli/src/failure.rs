@@ -117,7 +117,10 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<String
         return Some((interrupted.code(), None));
     }
     if let Some(error) = cause.downcast_ref::<rbuild_registry::Error>() {
-        return Some((REGISTRY, error.hint()));
+        return Some((REGISTRY, foreign_realm(error).or_else(|| error.hint())));
+    }
+    if cause.is::<rbuild_registry::CredentialsError>() {
+        return Some((REGISTRY, None));
     }
     if let Some(CopyError::Platform { available, .. }) = cause.downcast_ref() {
         return Some((
@@ -145,6 +148,17 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<String
         | StoreErrorKind::Denied
         | StoreErrorKind::Unavailable
         | StoreErrorKind::Corrupt { .. } => Some((REGISTRY, None)),
+        _ => None,
+    }
+}
+
+/// The flag with which a token service of another domain is trusted.
+fn foreign_realm(error: &rbuild_registry::Error) -> Option<String> {
+    match error {
+        rbuild_registry::Error::ForeignRealm { registry, host } => {
+            Some(format!("if it does: --registry-token-service {registry}={host}"))
+        }
+        rbuild_registry::Error::Authentication { source, .. } => foreign_realm(source),
         _ => None,
     }
 }

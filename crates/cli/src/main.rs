@@ -75,6 +75,8 @@ async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Push(args) => interrupt::or_interrupted(commands::push::run(args)).await,
         Verb::Images(args) => interrupt::or_interrupted(commands::images::run(args)).await,
         Verb::Inspect(args) => interrupt::or_interrupted(commands::inspect::run(args)).await,
+        Verb::Login(args) => interrupt::or_interrupted(commands::login::login(args)).await,
+        Verb::Logout(args) => interrupt::or_interrupted(commands::login::logout(args)).await,
         Verb::Parse(_) | Verb::Doctor(_) | Verb::Version => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)

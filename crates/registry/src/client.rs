@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_image::Reference;
+use reqwest::Method;
 use url::Url;
 
 use crate::credentials::Credentials;
 use crate::error::Error;
+use crate::exchange::Request;
 use crate::hosts::{Hosts, Route, Transport, route};
 use crate::remote::Remote;
 use crate::retry::RetryPolicy;
+use crate::scope::Scopes;
 use crate::tls;
-use crate::token::Authenticator;
+use crate::token::{Access, Authenticator};
 
 /// Where proxy settings come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct ClientOptions {
     pub skip_tls_verify: BTreeSet<String>,
     /// Files of PEM certificates trusted in addition to the system's, by host: of authorities, or a server's own.
     pub ca: BTreeMap<String, PathBuf>,
+    /// Hosts of token services that may see the credentials of a registry, beside its own host and those of its domain.
+    pub token_services: BTreeMap<String, BTreeSet<String>>,
     /// What is tried again, and how often.
     pub retry: RetryPolicy,
     /// How long a registry may be silent before the request counts as failed. Committing a large upload takes a
@@ -57,6 +62,7 @@ impl Default for ClientOptions {
             insecure: BTreeSet::new(),
             skip_tls_verify: BTreeSet::new(),
             ca: BTreeMap::new(),
+            token_services: BTreeMap::new(),
             retry: RetryPolicy::default(),
             patience: Duration::from_secs(60),
             proxies: Proxies::Nowhere,
@@ -70,6 +76,15 @@ impl ClientOptions {
     pub fn from_env() -> Self {
         Self { credentials: Credentials::from_env(), proxies: Proxies::Environment, ..Self::default() }
     }
+}
+
+/// What a registry said to credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// It accepts them.
+    Accepted,
+    /// It lets anybody in, and did not look at them.
+    NotAsked,
 }
 
 /// Speaks to registries. Cheap to clone; clones share connections, tokens and settings.
@@ -123,6 +138,19 @@ impl Client {
     /// Tag and digest of `name` do not matter. Nothing is sent yet.
     pub fn remote(&self, name: &Reference) -> Remote {
         Remote::new(self.clone(), name.clone(), self.authenticator(name.registry()))
+    }
+
+    /// Asks a registry whether it accepts the credentials that these settings have for it.
+    ///
+    /// # Errors
+    /// The registry refuses them, or cannot be spoken to.
+    pub async fn check_login(&self, registry: &str) -> Result<Login, Error> {
+        let unknown = || Error::RegistryName(registry.to_owned());
+        let authenticator = self.authenticator(registry).ok_or_else(unknown)?;
+        let url = authenticator.base().join("v2/").map_err(|_| unknown())?;
+        let (request, scopes) = (Request::new(Method::GET, url), Scopes::default());
+        self.send(&request, &authenticator, Access { repository: "", scopes: &scopes }).await?;
+        Ok(if authenticator.was_challenged().await { Login::Accepted } else { Login::NotAsked })
     }
 
     pub(crate) fn options(&self) -> &ClientOptions {

@@ -1,16 +1,25 @@
-//! Who we are at which registry: Docker's `config.json`, podman's `auth.json` and credential programs.
+//! Who we are at which registry: Docker's `config.json`, podman's `auth.json`, pull secrets and credential programs.
 //!
 //! Nothing is cached here and files are read at each lookup, so that a credential renewed during a long build is seen.
 
+mod cloud;
+mod error;
 mod file;
+mod login;
 mod program;
+mod search;
+mod secrets;
 mod survey;
 
+use std::ffi::OsString;
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use file::{AuthFile, Candidate};
+use cloud::Cloud;
+pub use error::CredentialsError;
+use file::AuthFile;
+pub use login::{CredentialFile, Kept};
+pub use search::{Found, Outcome, Tried};
 pub use survey::{CredentialEntry, CredentialSource};
 
 /// A way to prove who we are. Its `Debug` form hides the secret.
@@ -41,65 +50,6 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A reason why credentials could not be had. Not having any is none.
-#[derive(Debug, thiserror::Error)]
-pub enum CredentialsError {
-    /// A file of credentials cannot be read.
-    #[error("cannot read credentials from {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file of credentials is not JSON of the expected shape.
-    ///
-    /// The parser's own message is left out: it quotes values, which may be secrets.
-    #[error("cannot parse credentials in {} at line {line} column {column}", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1.
-        column: usize,
-    },
-    /// The `auth` of an entry is not the base64 of `user:password`.
-    #[error("entry `{key}` of {} holds no `user:password` in base64", path.display())]
-    Entry {
-        /// The file.
-        path: PathBuf,
-        /// The entry's key as it is written.
-        key: String,
-    },
-    /// A credential program cannot be run, or did not end in time.
-    #[error("cannot run credential program `{program}`, which {} names", path.display())]
-    Run {
-        /// The program.
-        program: String,
-        /// The file that names it.
-        path: PathBuf,
-        /// What the system said; `TimedOut` when the program took too long.
-        source: io::Error,
-    },
-    /// A credential program refused.
-    #[error("credential program `{program}` has nothing for {server}: {message}")]
-    Refused {
-        /// The program.
-        program: String,
-        /// The registry it was asked about.
-        server: String,
-        /// The program's own words.
-        message: String,
-    },
-    /// A credential program answered something else than the protocol's JSON.
-    #[error("credential program `{program}` answered no JSON with `Username` and `Secret`")]
-    Answer {
-        /// The program.
-        program: String,
-    },
-}
-
 /// The places credentials are looked for, in order; the first that has one for a registry is used.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
@@ -108,8 +58,17 @@ pub struct Credentials {
 
 #[derive(Clone, Debug)]
 enum Place {
-    File { path: PathBuf, missing: Missing },
-    Given { registry: String, credential: Credential },
+    /// For `HOST[:PORT][/PATH]`.
+    Given {
+        scope: String,
+        credential: Credential,
+    },
+    File {
+        path: PathBuf,
+        missing: Missing,
+    },
+    Text(Hidden),
+    Cloud(Cloud),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,42 +77,62 @@ enum Missing {
     IsAnError,
 }
 
+/// What `$DOCKER_AUTH_CONFIG` holds: a `config.json` with everything in it.
+#[derive(Clone)]
+struct Hidden(String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+/// The variable whose text is a `config.json`.
+const DOCKER_AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
+
 impl Credentials {
     /// No credentials: every request is anonymous.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Looks where docker and podman do: files named by a variable first, then the usual ones.
+    /// Looks where docker, podman and kaniko do, and asks the credential programs of clouds.
     ///
-    /// In order: `$DOCKER_CONFIG/config.json`, `$REGISTRY_AUTH_FILE`, `$HOME/.docker/config.json` (unless `DOCKER_CONFIG` is
-    /// set), `$XDG_RUNTIME_DIR/containers/auth.json`, `$XDG_CONFIG_HOME/containers/auth.json` (by default
-    /// `$HOME/.config/containers/auth.json`). A file that does not exist holds nothing.
+    /// In order: the text of `$DOCKER_AUTH_CONFIG`; `$DOCKER_CONFIG/config.json`; `$REGISTRY_AUTH_FILE`;
+    /// `$XDG_RUNTIME_DIR/containers/auth.json` (without the variable `/run/containers/UID/auth.json`);
+    /// `$XDG_CONFIG_HOME/containers/auth.json` (without it `$HOME/.config/containers/auth.json`);
+    /// `$HOME/.docker/config.json`, unless `DOCKER_CONFIG` is set; `$HOME/.dockercfg`; `/kaniko/.docker/config.json`.
+    /// A file that does not exist holds nothing. Last, for hosts of Amazon ECR, Google and Azure only, their
+    /// credential programs on `$PATH`: the identity that the machine or the pod has.
     #[expect(clippy::disallowed_methods, reason = "a constructor named from_env")]
     pub fn from_env() -> Self {
-        Self::from_variables(|name| {
-            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-        })
+        Self::from_variables(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
-        let home = variable("HOME");
-        let docker = variable("DOCKER_CONFIG");
-        let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let below_home = |below: &str| path("HOME").map(|home| home.join(below));
+        let docker = path("DOCKER_CONFIG");
+        let uid = rustix::process::geteuid().as_raw();
+        let runtime = path("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json"));
+        let config = path("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
         let paths = [
             docker.as_ref().map(|directory| directory.join("config.json")),
-            variable("REGISTRY_AUTH_FILE"),
+            path("REGISTRY_AUTH_FILE"),
+            Some(runtime.unwrap_or_else(|| format!("/run/containers/{uid}/auth.json").into())),
+            config.map(|directory| directory.join("containers/auth.json")),
             docker.is_none().then(|| below_home(".docker/config.json")).flatten(),
-            variable("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
-            variable("XDG_CONFIG_HOME")
-                .or_else(|| below_home(".config"))
-                .map(|d| d.join("containers/auth.json")),
+            below_home(".dockercfg"),
+            Some("/kaniko/.docker/config.json".into()),
         ];
-        let file = |path| Place::File { path, missing: Missing::IsFine };
-        Self { places: paths.into_iter().flatten().map(file).collect() }
+        let text = variable(DOCKER_AUTH_CONFIG).and_then(|text| text.into_string().ok());
+        let text = text.map(|text| Place::Text(Hidden(text)));
+        let files = paths.into_iter().flatten().map(|path| Place::File { path, missing: Missing::IsFine });
+        let cloud = variable("PATH").map(|path| Place::Cloud(Cloud::new(&path)));
+        Self { places: text.into_iter().chain(files).chain(cloud).collect() }
     }
 
-    /// Reads one file in the form of Docker's `config.json` or podman's `auth.json`.
+    /// Reads one file in the form of Docker's `config.json`, podman's `auth.json` or the older `.dockercfg`.
     ///
     /// The file is parsed here once to report mistakes early, and read again at each lookup.
     ///
@@ -165,10 +144,29 @@ impl Credentials {
         Ok(Self { places: vec![Place::File { path, missing: Missing::IsAnError }] })
     }
 
-    /// Puts a credential for one registry (`host[:port]`) before everything else.
+    /// Reads Kubernetes pull secrets: a file, or a directory as a volume of type `secret` makes it, with
+    /// `.dockerconfigjson`, `.dockercfg` or `config.json` in it or in directories directly below.
+    ///
+    /// # Errors
+    /// When there is nothing of the kind, or it cannot be read or parsed.
+    pub fn from_pull_secret(path: impl Into<PathBuf>) -> Result<Self, CredentialsError> {
+        let files = secrets::files(&path.into())?;
+        let read = files.into_iter().map(Self::from_file);
+        read.collect::<Result<Vec<_>, _>>().map(|all| all.into_iter().fold(Self::none(), Self::then))
+    }
+
+    /// Puts a credential for one registry, or for what is below a path of it (`host[:port][/path]`), before everything
+    /// else.
     #[must_use]
-    pub fn with(mut self, registry: impl Into<String>, credential: Credential) -> Self {
-        self.places.insert(0, Place::Given { registry: registry.into(), credential });
+    pub fn with(mut self, scope: impl Into<String>, credential: Credential) -> Self {
+        self.places.insert(0, Place::Given { scope: scope.into(), credential });
+        self
+    }
+
+    /// Looks in the places of `others` when none of these has a credential.
+    #[must_use]
+    pub fn then(mut self, others: Self) -> Self {
+        self.places.extend(others.places);
         self
     }
 
@@ -179,65 +177,15 @@ impl Credentials {
     /// without a shell and have 30 seconds.
     ///
     /// # Errors
-    /// When a file that exists cannot be read or parsed, or a credential program fails otherwise than by not knowing
-    /// the registry.
+    /// When a file that exists cannot be read or parsed, or a credential program that a file names fails otherwise than
+    /// by not knowing the registry.
     pub async fn lookup(
         &self,
         registry: &str,
         repository: &str,
     ) -> Result<Option<Credential>, CredentialsError> {
-        for place in &self.places {
-            let found = match place {
-                Place::Given { registry: known, credential } => {
-                    (file::registry_name(known) == file::registry_name(registry)).then(|| credential.clone())
-                }
-                Place::File { path, missing } => lookup_in(path, *missing, registry, repository).await?,
-            };
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
+        Ok(self.find(registry, repository).await?.credential)
     }
-
-    /// The files that are searched, in order.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.places.iter().filter_map(|place| match place {
-            Place::File { path, .. } => Some(path.as_path()),
-            Place::Given { .. } => None,
-        })
-    }
-}
-
-async fn lookup_in(
-    path: &Path,
-    missing: Missing,
-    registry: &str,
-    repository: &str,
-) -> Result<Option<Credential>, CredentialsError> {
-    // A few kilobytes: handing them to a blocking thread would cost more than reading them.
-    let file = match AuthFile::read(path) {
-        Err(CredentialsError::Read { source, .. })
-            if missing == Missing::IsFine && source.kind() == io::ErrorKind::NotFound =>
-        {
-            return Ok(None);
-        }
-        other => other?,
-    };
-    for candidate in file.candidates(registry, repository) {
-        let found = match candidate {
-            Candidate::Entry { key, entry } => Some(
-                entry
-                    .credential()
-                    .ok_or_else(|| CredentialsError::Entry { path: path.to_owned(), key: key.to_owned() })?,
-            ),
-            Candidate::Program { name, server } => program::get(path, name, &server).await?,
-        };
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -248,22 +196,36 @@ mod tests {
 
     #[test]
     fn order_of_places() {
+        let run = format!("/run/containers/{}/auth.json", rustix::process::geteuid().as_raw());
         #[track_caller]
         fn check(variables: &[(&str, &str)], expect: &[&str]) {
             let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
-            let found = Credentials::from_variables(|name| variables.get(name).map(PathBuf::from));
-            assert_eq!(found.files().collect::<Vec<_>>(), expect.iter().map(Path::new).collect::<Vec<_>>());
+            let found = Credentials::from_variables(|name| variables.get(name).map(OsString::from));
+            let names: Vec<String> = found.places.iter().map(ToString::to_string).collect();
+            assert_eq!(names, expect);
         }
-        check(&[], &[]);
-        check(&[("HOME", "/h")], &["/h/.docker/config.json", "/h/.config/containers/auth.json"]);
+        let kaniko = "/kaniko/.docker/config.json";
+        check(&[], &[&run, kaniko]);
+        let (docker, podman, old) =
+            ("/h/.docker/config.json", "/h/.config/containers/auth.json", "/h/.dockercfg");
+        check(&[("HOME", "/h")], &[&run, podman, docker, old, kaniko]);
         check(
-            &[("HOME", "/h"), ("DOCKER_CONFIG", "/d"), ("REGISTRY_AUTH_FILE", "/r.json")],
-            &["/d/config.json", "/r.json", "/h/.config/containers/auth.json"],
+            &[("HOME", "/h"), ("DOCKER_CONFIG", "/d"), ("REGISTRY_AUTH_FILE", "/r.json"), ("PATH", "/bin")],
+            &[
+                "/d/config.json",
+                "/r.json",
+                &run,
+                podman,
+                old,
+                kaniko,
+                "credential programs of clouds on $PATH",
+            ],
         );
         check(
             &[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/1"), ("XDG_CONFIG_HOME", "/c")],
-            &["/h/.docker/config.json", "/run/user/1/containers/auth.json", "/c/containers/auth.json"],
+            &["/run/user/1/containers/auth.json", "/c/containers/auth.json", docker, old, kaniko],
         );
+        check(&[("DOCKER_AUTH_CONFIG", "{}")], &["$DOCKER_AUTH_CONFIG", &run, kaniko]);
     }
 
     #[tokio::test]
@@ -281,9 +243,10 @@ mod tests {
             r#"{"auths": {"a.example": {"username": "podman"}, "b.example": {"auth": "dTpw"}}}"#,
         );
         let all = Credentials::from_variables(|name| match name {
-            "DOCKER_CONFIG" => docker.parent().map(Path::to_owned),
-            "REGISTRY_AUTH_FILE" => Some(podman.clone()),
-            _ => Some(directory.path().join("missing")),
+            "DOCKER_CONFIG" => docker.parent().map(|parent| parent.into()),
+            "REGISTRY_AUTH_FILE" => Some(podman.clone().into()),
+            "DOCKER_AUTH_CONFIG" => None,
+            _ => Some(directory.path().join("missing").into()),
         });
         let basic = |user: &str| Some(Credential::Basic { username: user.into(), password: "p".into() });
         assert_eq!(all.lookup("a.example", "x").await.unwrap(), basic("docker"));

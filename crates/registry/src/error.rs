@@ -90,6 +90,14 @@ pub enum Error {
         /// The token service, redacted.
         realm: String,
     },
+    /// The registry's token service is at a host that is not known to be the registry's.
+    #[error("{registry} sends its credentials on to {host}, which is not known to belong to it")]
+    ForeignRealm {
+        /// The registry that named the token service.
+        registry: String,
+        /// The token service's host.
+        host: String,
+    },
     /// The credentials cannot be read.
     #[error("cannot look up credentials")]
     Credentials(#[from] CredentialsError),
@@ -256,6 +264,9 @@ impl Error {
             Self::InsecureRealm { .. } => {
                 Some("allow plain HTTP for the token service's host, or serve it over HTTPS".into())
             }
+            Self::ForeignRealm { registry, host } => {
+                Some(format!("if {host} is the token service of {registry}, name it as that in the settings"))
+            }
             Self::Transport { source, .. } if retry::find_in_chain::<rustls::Error>(source).is_some() => {
                 Some(
                     "name the registry's certificate authority, or plain HTTP, in the settings for this host"
@@ -312,7 +323,9 @@ impl Error {
                 StoreErrorKind::Denied => StoreErrorKind::Denied,
                 _ => StoreErrorKind::Unauthorized,
             },
-            Self::Credentials(_) | Self::InsecureRealm { .. } => StoreErrorKind::Unauthorized,
+            Self::Credentials(_) | Self::InsecureRealm { .. } | Self::ForeignRealm { .. } => {
+                StoreErrorKind::Unauthorized
+            }
             Self::Corrupt { expected, actual, .. } => StoreErrorKind::Corrupt {
                 expected: *expected,
                 actual: match actual {

@@ -204,7 +204,7 @@ impl Client {
         }
         let mut refusal = refusal(&request.method, response).await;
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            refusal.hint = Some(authenticator.hint(self, status).await);
+            refusal.hint = authenticator.hint(status).await;
         }
         Err(Error::Refused(Box::new(refusal)))
     }

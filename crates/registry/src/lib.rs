@@ -93,9 +93,12 @@ mod token;
 mod upload;
 mod web;
 
-pub use client::{Client, ClientOptions, Proxies};
+pub use client::{Client, ClientOptions, Login, Proxies};
 pub use copy::{CopyError, CopyOptions, Progress, Transfer, copy, copy_manifest};
-pub use credentials::{Credential, CredentialEntry, CredentialSource, Credentials, CredentialsError};
+pub use credentials::{
+    Credential, CredentialEntry, CredentialFile, CredentialSource, Credentials, CredentialsError, Found,
+    Kept, Outcome, Tried,
+};
 pub use error::{Actual, Error, Refusal, RegistryError, redact};
 pub use remote::Remote;
 pub use retry::RetryPolicy;

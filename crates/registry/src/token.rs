@@ -11,11 +11,11 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
 use crate::challenge::{Bearer, Challenge};
 use crate::client::Client;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Outcome, Tried};
 use crate::error::{Error, redact};
 use crate::exchange::{Body, Fetched, Request, protocol};
 use crate::scope::Scopes;
@@ -57,8 +57,8 @@ struct State {
     tokens: Vec<Token>,
     /// Basic authorization by repository.
     basic: BTreeMap<String, HeaderValue>,
-    /// Whether the last lookup found credentials.
-    has_credential: bool,
+    /// Where the last lookup looked.
+    tried: Option<Vec<Tried>>,
 }
 
 #[derive(Debug)]
@@ -76,6 +76,11 @@ impl Authenticator {
     /// The registry's own URL, whose origin alone may see what this returns.
     pub(crate) fn base(&self) -> &Url {
         &self.base
+    }
+
+    /// Tells whether the registry has asked for authorization so far.
+    pub(crate) async fn was_challenged(&self) -> bool {
+        self.state.lock().await.challenge.is_some()
     }
 
     /// The `Authorization` a request should carry by all that is known so far; `None` for none.
@@ -110,28 +115,41 @@ impl Authenticator {
         // Another request may have replaced the refused token while this one waited for the lock.
         state.tokens.retain(|token| Some(&token.header) != refused);
         state.basic.retain(|_, header| Some(&*header) != refused);
-        let header = self.authorize(&mut state, client, challenge, access).await?;
+        // What was asked for in answer to this very request belongs to it, under whatever name: a mirror's repository may
+        // be called otherwise there.
+        let own = match challenge {
+            Challenge::Bearer(bearer) => access.scopes.clone().and_all(&bearer.scopes),
+            _ => access.scopes.clone(),
+        };
+        let header = self.authorize(&mut state, client, challenge, Access { scopes: &own, ..access }).await?;
         state.challenge = Some(challenge.clone());
         Ok(header.filter(|header| Some(header) != refused))
     }
 
-    /// Says what the user may do about a `401` or `403`.
-    pub(crate) async fn hint(&self, client: &Client, status: StatusCode) -> String {
+    /// Says what the user may do about a `401` or `403`: which credentials were used, or where none were found.
+    pub(crate) async fn hint(&self, status: StatusCode) -> Option<String> {
         let registry = &self.registry;
-        if self.state.lock().await.has_credential {
-            return match status {
+        let state = self.state.lock().await;
+        let tried = state.tried.as_ref()?;
+        if let Some(used) = tried.iter().find(|tried| matches!(tried.outcome, Outcome::Used { .. })) {
+            return Some(match status {
                 StatusCode::UNAUTHORIZED => {
-                    format!("{registry} does not accept the credentials found for it")
+                    format!("{registry} does not accept the credentials found for it in {used}")
                 }
-                _ => format!("the credentials found for {registry} do not allow this"),
-            };
+                _ => format!("the credentials found for {registry} do not allow this: {used}"),
+            });
         }
-        let files: Vec<String> =
-            client.options().credentials.files().map(|path| path.display().to_string()).collect();
-        match files.is_empty() {
+        let (absent, present): (Vec<&Tried>, Vec<&Tried>) =
+            tried.iter().partition(|tried| matches!(tried.outcome, Outcome::Absent));
+        let mut all: Vec<String> = present.iter().map(ToString::to_string).collect();
+        if !absent.is_empty() {
+            let names: Vec<&str> = absent.iter().map(|tried| tried.place.as_str()).collect();
+            all.push(format!("no such file: {}", names.join(", ")));
+        }
+        Some(match all.is_empty() {
             true => format!("no credentials for {registry} were given"),
-            false => format!("no credentials for {registry} in {}", files.join(", ")),
-        }
+            false => format!("no credentials for {registry}; tried {}", all.join("; ")),
+        })
     }
 
     async fn authorize(
@@ -172,8 +190,7 @@ impl Authenticator {
         if let Some(header) = state.basic.get(repository) {
             return Ok(Some(header.clone()));
         }
-        let credential = client.options().credentials.lookup(&self.registry, repository).await?;
-        state.has_credential = credential.is_some();
+        let credential = self.credential(state, client, repository).await?;
         let Some(Credential::Basic { username, password }) = credential else { return Ok(None) };
         let header = basic_header(&username, &password);
         state.basic.insert(repository.to_owned(), header.clone());
@@ -189,20 +206,18 @@ impl Authenticator {
     ) -> Result<Token, Error> {
         let Access { repository, scopes } = access;
         let started = Instant::now();
-        let credential = client.options().credentials.lookup(&self.registry, repository).await?;
-        state.has_credential = credential.is_some();
+        let credential = self.credential(state, client, repository).await?;
+        let realm = |is_secret| self.realm(client, bearer, is_secret);
         let mut request = match &credential {
             Some(Credential::RegistryToken(token)) => {
                 let header = bearer_header(token, &self.base)?;
                 return Ok(Token { header, scopes: scopes.clone(), expires: started + DEFAULT_LIFETIME });
             }
-            Some(Credential::IdentityToken(token)) => {
-                exchange_request(self.realm(client, bearer)?, bearer, scopes, token)
-            }
+            Some(Credential::IdentityToken(token)) => exchange_request(realm(true)?, bearer, scopes, token),
             Some(Credential::Basic { username, .. }) => {
-                token_request(self.realm(client, bearer)?, bearer, scopes, Some(username))
+                token_request(realm(true)?, bearer, scopes, Some(username))
             }
-            None => token_request(self.realm(client, bearer)?, bearer, scopes, None),
+            None => token_request(realm(false)?, bearer, scopes, None),
         };
         request.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let authorization = match &credential {
@@ -219,20 +234,69 @@ impl Authenticator {
         Ok(Token { header, scopes: scopes.clone(), expires: started + lifetime })
     }
 
+    async fn credential(
+        &self,
+        state: &mut State,
+        client: &Client,
+        repository: &str,
+    ) -> Result<Option<Credential>, Error> {
+        let found = client.options().credentials.find(&self.registry, repository).await?;
+        state.tried = Some(found.tried);
+        Ok(found.credential)
+    }
+
     /// Where tokens come from, if credentials and tokens may travel there.
     ///
-    /// The registry's word counts for the host, as it must: most have their token service elsewhere. It does not count for
-    /// plain HTTP, but on the registry's own host when that is spoken to in plain HTTP anyway.
-    fn realm(&self, client: &Client, bearer: &Bearer) -> Result<Url, Error> {
+    /// The registry's word counts for the host only as far as nobody else's credentials could be meant: secrets go to its
+    /// own host, to one of the same domain, and to those that settings name. Plain HTTP is for the registry's own host,
+    /// when that is spoken to in plain HTTP anyway.
+    fn realm(&self, client: &Client, bearer: &Bearer, carries_secret: bool) -> Result<Url, Error> {
         let realm = self.base.join(&bearer.realm).ok().filter(Url::has_host).ok_or_else(|| {
             protocol(&Method::GET, &self.base, "the challenge's realm is no URL".to_owned())
         })?;
-        let same_host = self.base.scheme() == "http" && realm.host() == self.base.host();
+        let same_host = self.base.host() == realm.host();
+        let is_plain = same_host && self.base.scheme() == "http";
         match realm.scheme() {
-            "https" => Ok(realm),
-            "http" if same_host || client.hosts().is_plain(&realm) => Ok(realm),
-            _ => Err(Error::InsecureRealm { realm: redact(&realm) }),
+            "https" => {}
+            "http" if is_plain || client.hosts().is_plain(&realm) => {}
+            _ => return Err(Error::InsecureRealm { realm: redact(&realm) }),
         }
+        let host = realm.host_str().unwrap_or_default();
+        let named = client.options().token_services.get(&self.registry);
+        let trusted = same_host
+            || named.is_some_and(|hosts| hosts.contains(host))
+            || if carries_secret { same_site(&self.base, &realm) } else { !is_internal(&realm) };
+        if trusted {
+            return Ok(realm);
+        }
+        Err(Error::ForeignRealm { registry: self.registry.clone(), host: host.to_owned() })
+    }
+}
+
+/// Tells whether a host belongs to whom the registry belongs to, as far as names tell: below the registry's own name, or
+/// below the domain the registry stands in, if that has a dot itself.
+///
+/// `registry-1.docker.io` and `auth.docker.io`, `registry.gitlab.com` and `gitlab.com` do; no list of public suffixes
+/// is needed for that, since the registry itself says so: the rule only bounds what it may say.
+fn same_site(registry: &Url, realm: &Url) -> bool {
+    let (Some(Host::Domain(registry)), Some(Host::Domain(realm))) = (registry.host(), realm.host()) else {
+        return false;
+    };
+    let parent = registry.split_once('.').map(|(_, parent)| parent).filter(|parent| parent.contains('.'));
+    let site = parent.unwrap_or(registry);
+    realm.strip_suffix(site).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Tells whether a URL leads to an address of this machine or network: a registry elsewhere has no business there.
+fn is_internal(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => {
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
+        }
+        Some(Host::Ipv6(ip)) => {
+            ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unique_local() || ip.is_unspecified()
+        }
+        _ => false,
     }
 }
 
@@ -333,6 +397,26 @@ mod tests {
         check(r#"{"token": "t", "expires_in": 0}"#, "t", 0.0);
         check(r#"{"token": "t", "expires_in": -5}"#, "t", 0.0);
         check(r#"{"token": "t", "expires_in": 1e300}"#, "t", 1e6 - 30.0);
+    }
+
+    #[test]
+    fn sites() {
+        let check = |registry: &str, realm: &str, expect: bool| {
+            let url = |host: &str| Url::parse(&format!("https://{host}/x")).unwrap();
+            assert_eq!(same_site(&url(registry), &url(realm)), expect, "{registry} {realm}");
+        };
+        check("registry-1.docker.io", "auth.docker.io", true);
+        check("registry.gitlab.com", "gitlab.com", true);
+        check("quay.io", "auth.quay.io", true);
+        check("registry.example:5000", "auth.registry.example", true);
+        check("registry.corp.example", "login.corp.example:8443", true);
+        check("ghcr.io", "quay.io", false);
+        check("registry.example", "auth.example", false);
+        check("registry.corp.example", "evilcorp.example", false);
+        check("registry.corp.example", "corp.example.evil.test", false);
+        check("localhost", "evil.localhost.test", false);
+        check("10.0.0.1", "10.0.0.2", false);
+        check("10.0.0.1", "0.0.1", false);
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use rbuild_builder::plan::Emulator;
 use rbuild_layers::Store;
-use rbuild_registry::{CredentialSource, Credentials};
+use rbuild_registry::CredentialSource;
 use rbuild_sandbox::{Attempt, Isolation, Mounting, Ownership, RootfsForm, Sandbox, Unavailable, Wall};
 use serde::Serialize;
 
 use super::{environment, open_store, print};
 use crate::args::{DoctorArgs, Format};
 use crate::render;
-use crate::settings::isolation;
+use crate::settings::{credentials, isolation};
 
 /// Everything `rbuild doctor` says.
 #[derive(Debug, Serialize)]
@@ -89,9 +89,10 @@ pub(crate) struct Shelf {
     pub(crate) size: Option<u64>,
 }
 
-/// A file of credentials.
+/// A place of credentials.
 #[derive(Debug, Serialize)]
 pub(crate) struct Source {
+    /// A path, `$DOCKER_AUTH_CONFIG` or words.
     pub(crate) path: String,
     /// Registries it names, and programs it asks.
     pub(crate) names: Vec<String>,
@@ -115,7 +116,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         run,
         store: shelf(&store),
         emulators: emulators(),
-        credentials: Credentials::from_env().survey().into_iter().filter_map(source).collect(),
+        credentials: credentials(&args.credentials)?.survey().into_iter().filter_map(source).collect(),
         proxies: proxies(),
     };
     match args.format {
@@ -276,9 +277,9 @@ fn emulators() -> BTreeMap<String, &'static str> {
     found.into_iter().map(|(architecture, emulator)| (architecture, form(emulator))).collect()
 }
 
-/// Describes a file of credentials that exists.
+/// Describes a place of credentials that there is.
 fn source(source: CredentialSource) -> Option<Source> {
-    let path = source.path?.display().to_string();
+    let path = source.place;
     let entries = match source.entries {
         Ok(entries) => entries,
         Err(error) => {
@@ -293,6 +294,11 @@ fn source(source: CredentialSource) -> Option<Source> {
         let name = entry.name.unwrap_or_else(|| "every registry".to_owned());
         entry.program.map_or_else(|| name.clone(), |program| format!("{name} (asks {program})"))
     };
+    // Credential programs of clouds that are not installed are no place.
+    let is_file = path.starts_with(['/', '$', '.']);
+    if entries.is_empty() && !is_file {
+        return None;
+    }
     Some(Source { path, names: entries.into_iter().map(name).collect(), error: None })
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lint;
+pub(crate) mod login;
 pub(crate) mod parse;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -12,7 +12,7 @@ use rbuild_image::{Platform, Reference};
 
 pub(crate) use build::{BuildSettings, isolation, lint_options};
 pub(crate) use call::Call;
-pub(crate) use registry::client;
+pub(crate) use registry::{client, client_as, credentials};
 
 /// A mistake on the command line.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,17 +1,22 @@
 //! From registry flags to a client.
 
 use anyhow::Context as _;
-use rbuild_registry::{Client, ClientOptions};
+use rbuild_registry::{Client, ClientOptions, Credential, Credentials, CredentialsError};
 
 use super::{Usage, key_value};
-use crate::args::RegistryArgs;
+use crate::args::{CredentialArgs, RegistryArgs};
 
 /// Makes the client for all registries: the environment's credentials, the flags' exceptions.
 ///
 /// # Errors
 /// When a flag is malformed, or credentials or certificates cannot be read.
 pub(crate) fn client(args: &RegistryArgs) -> anyhow::Result<Client> {
-    let mut options = ClientOptions::from_env();
+    client_as(args, credentials(&args.credentials)?)
+}
+
+/// As [`client`], with these credentials.
+pub(crate) fn client_as(args: &RegistryArgs, credentials: Credentials) -> anyhow::Result<Client> {
+    let mut options = ClientOptions { credentials, ..ClientOptions::from_env() };
     options.insecure.extend(
         args.insecure
             .iter()
@@ -28,8 +33,52 @@ pub(crate) fn client(args: &RegistryArgs) -> anyhow::Result<Client> {
         let (host, file) = key_value("--registry-ca", text)?;
         options.ca.insert(check_host("--registry-ca", host)?, file.into());
     }
+    for text in &args.token_services {
+        let (registry, host) = key_value("--registry-token-service", text)?;
+        let registry = check_host("--registry-token-service", registry)?;
+        let host = check_host("--registry-token-service", host)?;
+        options.token_services.entry(registry).or_default().insert(host);
+    }
     options.user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
     Client::new(options).context("cannot set up the registry client")
+}
+
+/// All places of credentials: what flags name, then the environment's.
+///
+/// # Errors
+/// When a flag is malformed or a file that it names cannot be read.
+pub(crate) fn credentials(args: &CredentialArgs) -> Result<Credentials, Usage> {
+    let mut named = Credentials::none();
+    // Each goes before those that are there; the first one given shall be first.
+    for text in args.given.iter().rev() {
+        let (scope, credential) = given(text)?;
+        named = named.with(scope, credential);
+    }
+    if let Some(file) = &args.authfile {
+        named = named.then(Credentials::from_file(file).map_err(|error| unusable("--authfile", &error))?);
+    }
+    for path in &args.pull_secrets {
+        let secrets = Credentials::from_pull_secret(path);
+        named = named.then(secrets.map_err(|error| unusable("--pull-secret", &error))?);
+    }
+    Ok(named.then(Credentials::from_env()))
+}
+
+fn unusable(option: &str, error: &CredentialsError) -> Usage {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Usage::new(format!("{option}: {error}{cause}"))
+}
+
+/// Reads a value of `--creds`. No message shows it: it may be the password alone.
+fn given(text: &str) -> Result<(String, Credential), Usage> {
+    let form = || Usage::new("--creds is not HOST[:PORT][/PATH]=USER:PASSWORD");
+    let (scope, account) = text.split_once('=').ok_or_else(form)?;
+    let (username, password) = account.split_once(':').ok_or_else(form)?;
+    if scope.is_empty() || scope.contains(['@', ' ']) || scope.contains("://") || username.is_empty() {
+        return Err(form());
+    }
+    let credential = Credential::Basic { username: username.to_owned(), password: password.to_owned() };
+    Ok((scope.to_owned(), credential))
 }
 
 /// Refuses a URL or a repository where a host is meant: it would never match.
@@ -46,6 +95,23 @@ fn check_host(option: &str, host: &str) -> Result<String, Usage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_read_and_not_quoted() {
+        let read = |text: &str| given(text).map_err(|usage| usage.to_string());
+        let credential =
+            |password: &str| Credential::Basic { username: "u".to_owned(), password: password.to_owned() };
+        assert_eq!(
+            read("r.example:5000/team=u:p=:q"),
+            Ok(("r.example:5000/team".to_owned(), credential("p=:q")))
+        );
+        assert_eq!(read("r.example=u:"), Ok(("r.example".to_owned(), credential(""))));
+        for text in
+            ["u:hunter2", "r.example=hunter2", "=u:hunter2", "r.example=:hunter2", "https://r=u:hunter2"]
+        {
+            assert!(!read(text).unwrap_err().contains("hunter2"), "{text}");
+        }
+    }
 
     #[test]
     fn only_hosts_are_taken() {

@@ -60,14 +60,24 @@ impl AuthFile {
             Ok(bytes)
         };
         let bytes = read().map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &bytes)
+    }
+
+    /// Parses the text of the file at `path`; a `.dockercfg` is what `auths` is in the others.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CredentialsError> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        serde_json::from_slice(&bytes).map_err(|error| CredentialsError::Parse {
+        let parsed: Self = serde_json::from_slice(bytes).map_err(|error| CredentialsError::Parse {
             path: path.to_owned(),
             line: error.line(),
             column: error.column(),
-        })
+        })?;
+        if parsed.auths.is_empty() && parsed.programs.is_empty() && parsed.store.is_empty() {
+            let auths = serde_json::from_slice(bytes).unwrap_or_default();
+            return Ok(Self { auths, ..Self::default() });
+        }
+        Ok(parsed)
     }
 
     /// Lists what the file names.
@@ -96,11 +106,22 @@ impl AuthFile {
             found.push(Candidate::Program { name, server: key.clone() });
         }
         found.extend(self.entry(registry));
+        found.extend(self.pattern(registry, repository));
         if !self.store.is_empty() {
-            let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
-            found.push(Candidate::Program { name: &self.store, server: server.to_owned() });
+            found.push(Candidate::Program { name: &self.store, server: server_name(registry).to_owned() });
         }
         found
+    }
+
+    /// The program that keeps what is logged in at a registry, if it is not the file itself.
+    pub(super) fn keeper(&self, registry: &str) -> Option<(&str, String)> {
+        let registry = registry_name(registry);
+        let own = self.programs.iter().find(|(key, _)| normalise(key) == registry);
+        match own {
+            Some((key, name)) => Some((name, key.clone())),
+            None if self.store.is_empty() => None,
+            None => Some((&self.store, server_name(registry).to_owned())),
+        }
     }
 
     /// With `credsStore` docker leaves empty entries behind; they say nothing.
@@ -108,6 +129,26 @@ impl AuthFile {
         let matching = self.auths.iter().filter(|(key, _)| normalise(key) == scope);
         let mut filled = matching.filter(|(_, entry)| !entry.is_empty());
         filled.next().map(|(key, entry)| Candidate::Entry { key, entry })
+    }
+
+    /// The entry with a `*` in its host that fits, the longest of several: pull secrets may have such.
+    ///
+    /// # References
+    /// <https://kubernetes.io/docs/concepts/containers/images/#config-json>
+    fn pattern(&self, registry: &str, repository: &str) -> Option<Candidate<'_>> {
+        let fits = |key: &str| key.contains('*') && matches(key, registry, repository);
+        let matching = self.auths.iter().filter(|(key, entry)| fits(key) && !entry.is_empty());
+        matching.max_by_key(|(key, _)| key.len()).map(|(key, entry)| Candidate::Entry { key, entry })
+    }
+}
+
+impl Candidate<'_> {
+    /// Says what it is.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Entry { key, .. } => format!("entry `{key}`"),
+            Self::Program { name, .. } => format!("docker-credential-{name}"),
+        }
     }
 }
 
@@ -159,8 +200,38 @@ pub(super) fn registry_name(registry: &str) -> &str {
     }
 }
 
+/// The name under which docker keeps a registry.
+pub(super) fn server_name(registry: &str) -> &str {
+    if registry == "docker.io" { DOCKER_HUB_KEY } else { registry }
+}
+
+/// Tells whether a key is the registry, a path above the repository, or a pattern of either: a `*` stands for a part of
+/// one label of the host.
+pub(super) fn matches(key: &str, registry: &str, repository: &str) -> bool {
+    let key = normalise(key);
+    let (host, path) = key.split_once('/').unwrap_or((&key, ""));
+    let registry = registry_name(registry);
+    let labels = || host.split('.').zip(registry.split('.'));
+    let is_host = host.split('.').count() == registry.split('.').count()
+        && labels().all(|(pattern, label)| matches_label(pattern, label));
+    let below = repository.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    is_host && (path.is_empty() || below)
+}
+
+fn matches_label(pattern: &str, label: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == label,
+        Some((start, end)) => {
+            // A second star is a letter like others: no host has one.
+            label.len() >= start.len().saturating_add(end.len())
+                && label.starts_with(start)
+                && label.ends_with(end)
+        }
+    }
+}
+
 /// Brings a key to the form `host[:port][/path]`: `https://index.docker.io/v1/` is `docker.io`.
-fn normalise(key: &str) -> String {
+pub(super) fn normalise(key: &str) -> String {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let path = bare.unwrap_or(key).trim_end_matches('/');
     let (host, path) = path.split_once('/').unwrap_or((path, ""));
@@ -198,6 +269,40 @@ mod tests {
         ] {
             assert_eq!(normalise(key), expect, "{key:?}");
         }
+    }
+
+    #[test]
+    fn patterns() {
+        let check = |key: &str, registry: &str, repository: &str, expect: bool| {
+            assert_eq!(matches(key, registry, repository), expect, "{key} {registry}/{repository}");
+        };
+        check("r.example", "r.example", "a", true);
+        check("https://index.docker.io/v1/", "docker.io", "library/a", true);
+        check("*.example", "r.example", "a", true);
+        check("*.example", "a.r.example", "a", false);
+        check("*.example", "example", "a", false);
+        check("r*y.example", "registry.example", "a", true);
+        check("*.example/team", "r.example", "team/app", true);
+        check("*.example/team", "r.example", "teams", false);
+        check("*.example:5000", "r.example:5000", "a", true);
+        check("*.example", "r.example:5000", "a", false);
+        check("aa*aa.example", "aaa.example", "a", false);
+    }
+
+    #[test]
+    fn forms_of_files() {
+        let check = |text: &str, expect: &[&str]| {
+            let file = AuthFile::parse(Path::new("/f"), text.as_bytes()).unwrap();
+            let found = file.candidates("r.example", "a").iter().map(Candidate::name).collect::<Vec<_>>();
+            assert_eq!(found, expect, "{text}");
+        };
+        check(r#"{"r.example": {"auth": "dTpw", "email": "x@y"}}"#, &["entry `r.example`"]);
+        check(r#"{"https://r.example/v1/": {"username": "u"}}"#, &["entry `https://r.example/v1/`"]);
+        check(r#"{"auths": {"*.example": {"auth": "dTpw"}}, "psFormat": "x"}"#, &["entry `*.example`"]);
+        check(r#"{"HttpHeaders": {"a": "b"}, "psFormat": "x"}"#, &[]);
+        check("{}", &[]);
+        check(" ", &[]);
+        assert!(AuthFile::parse(Path::new("/f"), b"[]x").is_err());
     }
 
     #[test]

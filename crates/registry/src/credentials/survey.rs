@@ -9,8 +9,8 @@ use super::{Credentials, CredentialsError, Place};
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CredentialSource {
-    /// The file; `None` when the embedding program gave the credential.
-    pub path: Option<PathBuf>,
+    /// The path of a file, `$DOCKER_AUTH_CONFIG`, or words.
+    pub place: String,
     /// The registries it names, in order.
     ///
     /// # Errors
@@ -32,12 +32,24 @@ impl Credentials {
     pub fn survey(&self) -> Vec<CredentialSource> {
         let look = |place: &Place| match place {
             Place::File { path, .. } => CredentialSource {
-                path: Some(path.clone()),
+                place: path.display().to_string(),
                 entries: AuthFile::read(path).map(|file| file.names()),
             },
-            Place::Given { registry, .. } => {
-                let entry = CredentialEntry { name: Some(registry.clone()), program: None };
-                CredentialSource { path: None, entries: Ok(vec![entry]) }
+            Place::Text(_) => CredentialSource {
+                place: place.to_string(),
+                entries: place.read().map(|file| file.map(|file| file.names()).unwrap_or_default()),
+            },
+            Place::Given { scope, .. } => {
+                let entry = CredentialEntry { name: Some(scope.clone()), program: None };
+                CredentialSource { place: place.to_string(), entries: Ok(vec![entry]) }
+            }
+            Place::Cloud(cloud) => {
+                let entry = |(name, program): (String, PathBuf)| CredentialEntry {
+                    name: Some(name),
+                    program: Some(program.display().to_string()),
+                };
+                let entries = Ok(cloud.all_installed().into_iter().map(entry).collect());
+                CredentialSource { place: place.to_string(), entries }
             }
         };
         self.places.iter().map(look).collect()
@@ -64,12 +76,12 @@ mod tests {
         };
         let found: Vec<_> = sources
             .iter()
-            .map(|source| (source.path.clone(), source.entries.as_ref().unwrap().clone()))
+            .map(|source| (source.place.clone(), source.entries.as_ref().unwrap().clone()))
             .collect();
         let expect = [
-            (None, vec![entry(Some("given.local"), None)]),
+            ("given for given.local".to_owned(), vec![entry(Some("given.local"), None)]),
             (
-                Some(path),
+                path.display().to_string(),
                 vec![
                     entry(Some("reg.local"), None),
                     entry(Some("aws.local"), Some("docker-credential-ecr-login")),
@@ -87,7 +99,7 @@ mod tests {
         let path = PathBuf::from("/none/config.json");
         let place = Place::File { path: path.clone(), missing: super::super::Missing::IsFine };
         let sources = Credentials { places: vec![place] }.survey();
-        assert_eq!(sources[0].path.as_ref(), Some(&path));
+        assert_eq!(sources[0].place, path.display().to_string());
         assert!(matches!(sources[0].entries, Err(CredentialsError::Read { .. })));
     }
 }

@@ -85,7 +85,9 @@ async fn tokens_that_die_early_are_replaced_once() {
     let error = remote.manifest(&image).await.unwrap_err();
     assert_eq!(error.kind(), &StoreErrorKind::Unauthorized);
     let hint = Error::find(&error).and_then(Error::hint).unwrap();
-    assert_eq!(hint, format!("{} does not accept the credentials found for it", registry.host()));
+    let host = registry.host();
+    let used = format!("given for {host}: user name `me` and a password, of `{host}`");
+    assert_eq!(hint, format!("{host} does not accept the credentials found for it in {used}"));
     assert_eq!(registry.count(Method::GET, "/token"), 3, "once, not for ever");
 }
 
@@ -104,7 +106,8 @@ async fn missing_credentials_are_named() {
     let name = registry.name("team/app:1");
     let error = client.remote(&name).resolve(&name).await.unwrap_err();
     let hint = Error::find(&error).and_then(Error::hint).unwrap();
-    assert_eq!(hint, format!("no credentials for {} in {}", registry.host(), path.display()));
+    let tried = format!("tried {}: no entry", path.display());
+    assert_eq!(hint, format!("no credentials for {}; {tried}", registry.host()));
     // The same file has one for another path of the registry.
     registry.put_image("other/app", "1", &[]);
     let name = registry.name("other/app:1");
