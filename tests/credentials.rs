@@ -52,13 +52,15 @@ fn command(world: &World, host: &str, first: usize) -> (Command, Vec<String>) {
                 write("volume/.dockercfg", &legacy);
                 flag("--pull-secret", world.path("volume").display().to_string());
             }
-            "docker-auth-config" => drop(command.env("DOCKER_AUTH_CONFIG", docker)),
+            "docker-auth-config" => {
+                command.env("DOCKER_AUTH_CONFIG", docker);
+            }
             "docker-config" => {
                 write("docker/config.json", &docker);
                 command.env("DOCKER_CONFIG", world.path("docker"));
             }
             "registry-auth-file" => {
-                drop(command.env("REGISTRY_AUTH_FILE", write("auth/podman.json", &docker)))
+                command.env("REGISTRY_AUTH_FILE", write("auth/podman.json", &docker));
             }
             "xdg-runtime-dir" => {
                 write("run/containers/auth.json", &docker);

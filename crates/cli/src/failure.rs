@@ -143,11 +143,14 @@ fn judge(cause: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<String
         Some(CopyError::Store(error)) => Some(error),
         _ => cause.downcast_ref::<StoreError>(),
     };
+    // The store's error comes before the registry's own, which knows what to do.
+    let own = rbuild_registry::Error::find(store?);
+    let hint = own.and_then(|own| foreign_realm(own).or_else(|| own.hint()));
     match store?.kind() {
         StoreErrorKind::Unauthorized
         | StoreErrorKind::Denied
         | StoreErrorKind::Unavailable
-        | StoreErrorKind::Corrupt { .. } => Some((REGISTRY, None)),
+        | StoreErrorKind::Corrupt { .. } => Some((REGISTRY, hint)),
         _ => None,
     }
 }
