@@ -515,6 +515,7 @@ fn named_contexts_of_every_kind() {
     assert_eq!((base["d/f"].owner, base["context"].mode), ((7, 7), 0o600));
     let image = world.build_layout("from-tree", &[&one, &tar, "--target=first"]);
     assert_eq!((image.layers(), image.config["history"].as_array().map(Vec::len)), (2, Some(2)));
+    assert_eq!(image.config["config"]["WorkingDir"], "/", "as on scratch");
 
     let Some(repository) = Repository::new() else { return };
     world.dockerfile("FROM scratch\nCOPY --from=repo side /\n");

@@ -31,5 +31,6 @@ mod schedule;
 mod secrets;
 mod soak;
 mod support;
+mod tls;
 mod users;
 mod web;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Image, World, have, skipped, tool};
+use crate::support::{Image, Registry, Run, World, arm64, have, skipped, tool};
 
 const BOTH: &str = "linux/amd64,linux/arm64";
 
@@ -199,4 +199,77 @@ fn a_foreign_run_is_refused_before_any_step_where_nothing_emulates_it() {
     let args = ["--platform", &platform, "--build-context", &context, "--progress", "plain", "."];
     let run = world.rbuild(&args).exits(2).says("Dockerfile:3").says("qemu-user-static");
     assert!(!run.stderr.contains("COPY Dockerfile /x\n#"), "no step ran: {}", run.stderr);
+}
+
+/// Registers qemu as the kernel's handler for arm64, in namespaces of its own.
+///
+/// # References
+/// <https://docs.kernel.org/admin-guide/binfmt-misc.html>; user namespaces have their own since Linux 6.7
+const REGISTER: &str = r#"
+mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 77
+printf '%s' ':qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'"$1"':F' \
+    > /proc/sys/fs/binfmt_misc/register || exit 77
+shift
+exec "$@"
+"#;
+
+#[test]
+#[cfg(not(target_arch = "aarch64"))]
+fn a_foreign_run_is_emulated_where_a_handler_is_registered() {
+    let find = |name: &str| {
+        std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.exists())
+    };
+    let Some(qemu) = find("qemu-aarch64-static") else { return skipped("no qemu-aarch64-static") };
+    let world = World::new();
+    world.file("hello", arm64::program());
+    world.dockerfile("FROM scratch\nCOPY --chmod=755 hello /hello\nRUN [\"/hello\"]\n");
+    let plain = world.command();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-Urmpf", "--mount-proc", "sh", "-c", REGISTER, "sh"]).arg(qemu).arg(plain.get_program());
+    command.args(["--platform", "linux/arm64", "--progress", "plain", "-o", "type=cacheonly", "."]);
+    command.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let run = Run::of(command.current_dir(world.context()).output().expect("unshare starts"));
+    if run.code == 77 || run.stderr.contains("unshare: unshare failed") {
+        return skipped("binfmt_misc cannot be mounted in a user namespace");
+    }
+    assert!(run.success().stderr.contains(arm64::GREETING.trim_end()));
+}
+
+#[test]
+fn a_pushed_index_is_read_by_others() {
+    let world = World::new();
+    let Some(registry) = Registry::open(&world.path("registry")) else {
+        return skipped("no docker-registry");
+    };
+    world.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n");
+    let (metadata, name) = (world.path("metadata.json"), registry.image("team/app:1"));
+    let metadata_file = metadata.display().to_string();
+    world.rbuild(&["--platform", BOTH, "--metadata-file", &metadata_file, "-t", &name, "."]).success();
+    let metadata: Value = serde_json::from_slice(&std::fs::read(metadata).expect("metadata")).expect("JSON");
+    if !have("skopeo") {
+        return;
+    }
+    let remote = format!("docker://{name}");
+    let inspect =
+        |args: &[&str]| tool("skopeo", &[&["inspect", "--tls-verify=false"], args, &[&remote]].concat());
+    let raw = inspect(&["--raw"]);
+    let digest = metadata["containerimage.digest"].as_str().expect("a digest");
+    let sum = world.path("index");
+    std::fs::write(&sum, &raw).expect("a file");
+    assert_eq!(tool("skopeo", &["manifest-digest", sum.to_str().expect("UTF-8")]).trim(), digest);
+    let index: Value = serde_json::from_str(&raw).expect("JSON");
+    for (entry, architecture) in index["manifests"].as_array().expect("a list").iter().zip(["amd64", "arm64"])
+    {
+        assert_eq!(entry["platform"], json!({"architecture": architecture, "os": "linux"}));
+        let one = format!("{remote}@{}", entry["digest"].as_str().expect("a digest")).replace(":1@", "@");
+        let config = tool("skopeo", &["inspect", "--tls-verify=false", "--config", &one]);
+        let config: Value = serde_json::from_str(&config).expect("JSON");
+        assert_eq!(config["architecture"], architecture);
+    }
+    // Every blob is there and what its descriptor says. Debian has no crane: who has one has one check more.
+    if std::process::Command::new("crane").arg("version").output().is_ok() {
+        tool("crane", &["validate", "--insecure", "--remote", &name]);
+    }
+    let copied = format!("oci:{}", world.path("copied").display());
+    tool("skopeo", &["copy", "--quiet", "--all", "--src-tls-verify=false", &remote, &copied]);
 }

@@ -73,3 +73,17 @@ fn a_build_in_which_nothing_changed_has_the_digest_it_had() {
         check("FROM busybox\nRUN --network=none date > /date\nCMD [\"sh\"]\n");
     }
 }
+
+#[test]
+fn the_entry_of_a_layout_has_the_time_that_was_given() {
+    let world = World::new();
+    world.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    let created = |args: &[&str]| {
+        let image = world.build_layout("out", args);
+        let index = std::fs::read(image.dir.join("index.json")).expect("index.json");
+        let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+        index["manifests"][0]["annotations"]["org.opencontainers.image.created"].clone()
+    };
+    assert_eq!(created(&["--build-arg", "SOURCE_DATE_EPOCH=7"]), "1970-01-01T00:00:07Z");
+    assert!(created(&[]).is_null(), "an unchanged build gives an unchanged archive");
+}

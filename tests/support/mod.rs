@@ -1,5 +1,6 @@
 //! A private world for one test: its own folder, store, home and, where wanted, its own registry.
 
+pub(crate) mod arm64;
 mod base_image;
 mod docker_registry;
 mod repository;
@@ -11,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 pub(crate) use base_image::busybox_layout;
 pub(crate) use docker_registry::Registry;
 pub(crate) use repository::{Repository, SOME_TIME};
-pub(crate) use web::{Answer, Web};
+pub(crate) use web::{Answer, Certificate, Web};
 
 /// A folder with a store, a build context and an environment that holds nothing of the caller's.
 pub(crate) struct World {

@@ -1,8 +1,9 @@
 //! A web server for one test.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -26,8 +27,45 @@ impl Answer {
     }
 }
 
+/// A certificate for 127.0.0.1 and the authority that only this test knows.
+pub(crate) struct Certificate {
+    authority: String,
+    server: Arc<rustls::ServerConfig>,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        use rustls::pki_types::PrivatePkcs8KeyDer;
+        let key = || KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let (authority_key, server_key) = (key(), key());
+        let authority = params.self_signed(&authority_key).expect("an authority").pem();
+        let params_of_server = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+        let issuer = Issuer::new(params, authority_key);
+        let certificate = params_of_server.signed_by(&server_key, &issuer).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS versions")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivatePkcs8KeyDer::from(server_key.serialize_der()).into(),
+            );
+        Self { authority, server: Arc::new(server.expect("a pair")) }
+    }
+
+    /// Writes the authority's certificate where others may be told to find it.
+    pub(crate) fn write_authority(&self, path: &Path) {
+        std::fs::write(path, &self.authority).expect("a certificate");
+    }
+}
+
 /// A web server for one test. Its thread goes with the test's process.
 pub(crate) struct Web {
+    scheme: &'static str,
     pub(crate) address: String,
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) heads: Arc<Mutex<Vec<String>>>,
@@ -35,6 +73,22 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) fn serve(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        Self::start(None, answers)
+    }
+
+    /// Serves over TLS.
+    pub(crate) fn serve_tls(
+        certificate: &Certificate,
+        answers: impl IntoIterator<Item = (&'static str, Answer)>,
+    ) -> Self {
+        Self::start(Some(Arc::clone(&certificate.server)), answers)
+    }
+
+    fn start(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        answers: impl IntoIterator<Item = (&'static str, Answer)>,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let answers: BTreeMap<_, _> = answers.into_iter().collect();
@@ -43,14 +97,24 @@ impl Web {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 count.fetch_add(1, Ordering::SeqCst);
-                let _ = answer(stream, &answers, &seen);
+                let _ = match &tls {
+                    None => answer(stream, &answers, &seen),
+                    Some(tls) => rustls::ServerConnection::new(Arc::clone(tls))
+                        .map_err(std::io::Error::other)
+                        .and_then(|session| {
+                            let mut stream = rustls::StreamOwned::new(session, stream);
+                            answer(&mut stream, &answers, &seen)?;
+                            stream.conn.send_close_notify();
+                            stream.flush()
+                        }),
+                };
             }
         });
-        Self { address, requests, heads }
+        Self { scheme, address, requests, heads }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -59,13 +123,14 @@ impl Web {
 }
 
 fn answer(
-    mut stream: TcpStream,
+    stream: impl Read + Write,
     answers: &BTreeMap<&'static str, Answer>,
     seen: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let mut head = String::new();
-    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut reader = BufReader::new(stream);
     while reader.read_line(&mut head)? > 2 {}
+    let mut stream = reader.into_inner();
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     seen.lock().expect("no panic").push(head);
     let missing = Answer { status: "404 Not Found", ..Answer::ok("no such file") };

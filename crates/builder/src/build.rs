@@ -17,7 +17,7 @@ use crate::built::Built;
 use crate::context::{ContextDir, KeepGitDir, NamedContext};
 use crate::devices;
 use crate::error::{BuildError, Place};
-use crate::event::Event;
+use crate::event::{DockerfileText, Event};
 use crate::execute::{Clock, Executor, ExecutorSettings, HostCredentials, OpenedContext, Remotes};
 use crate::export::{Annotations, Exporter, Output, Outputs, Product};
 use crate::images::Images;
@@ -190,7 +190,8 @@ impl Build {
             Err(_) => return Err(BuildError::Cancelled),
         };
 
-        let product = Product::new(stages, &platforms, &annotations).ok_or(BuildError::Cancelled)?;
+        let created = executor.clock().epoch_text();
+        let product = Product::new(stages, &platforms, &annotations, created).ok_or(BuildError::Cancelled)?;
         let client = self.client.as_ref();
         let exporter = Exporter { executor: &executor, client, product: &product, on_event: &self.on_event };
         self.cancellable(exporter.write(&outputs)).await??;
@@ -316,9 +317,7 @@ impl Build {
         if diagnostics.iter().any(Diagnostic::is_error) {
             return Err(source.refuse(diagnostics));
         }
-        for warning in diagnostics {
-            (self.on_event)(Event::Warning(warning));
-        }
+        self.tell(&source, diagnostics);
         Ok(source)
     }
 
@@ -402,10 +401,20 @@ impl Build {
     ) -> Result<(), BuildError> {
         let findings = plan::findings(&source.dockerfile, plan, context.and_then(ContextDir::ignore));
         let violation = plan::violation(&source.dockerfile, &findings);
-        for finding in findings {
-            (self.on_event)(Event::Warning(finding));
-        }
+        self.tell(source, findings);
         violation.map_or(Ok(()), |violation| Err(source.refuse(vec![violation])))
+    }
+
+    /// Emits findings, which share one copy of the Dockerfile's text.
+    fn tell(&self, source: &Source, findings: Vec<Diagnostic>) {
+        let Source { name, dockerfile } = source;
+        if findings.is_empty() {
+            return;
+        }
+        let file = Arc::new(DockerfileText { name: name.clone(), text: dockerfile.text.clone() });
+        for finding in findings {
+            (self.on_event)(Event::Warning { finding, file: Arc::clone(&file) });
+        }
     }
 
     fn announce(&self, plan: &JoinedPlan) {

@@ -3,6 +3,7 @@
 //! Events are facts for a renderer, in the order they happen. Times are the renderer's business; durations are
 //! measured here because only the builder knows when work began.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rbuild_dockerfile::Diagnostic;
@@ -33,7 +34,14 @@ pub enum Event {
         why: String,
     },
     /// A lint finding or another thing worth saying that fails nothing.
-    Warning(Diagnostic),
+    Warning {
+        /// What was found.
+        #[serde(flatten)]
+        finding: Diagnostic,
+        /// The Dockerfile that the finding's places are in; not serialised.
+        #[serde(skip)]
+        file: Arc<DockerfileText>,
+    },
     /// A remark without a place in the Dockerfile.
     Notice {
         /// One line of text.
@@ -120,6 +128,15 @@ pub enum Event {
         #[serde(serialize_with = "seconds")]
         duration: Duration,
     },
+}
+
+/// A Dockerfile as it was read, for what shows its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerfileText {
+    /// Its name, for messages.
+    pub name: String,
+    /// Its text, which spans count bytes of.
+    pub text: String,
 }
 
 /// Progress of one blob or manifest.

@@ -19,7 +19,7 @@ use crate::error::{BuildError, Unresolved};
 use crate::event::{Event, Transfer, TransferState};
 use crate::execute::{RemoteError, Remotes};
 use crate::options::{BuildOptions, Pull};
-use crate::plan::ImageRequest;
+use crate::plan::{ImageRequest, directory_config};
 
 /// Layers that are fetched at the same time.
 const PARALLEL_FETCHES: usize = 4;
@@ -301,7 +301,8 @@ fn offers(resolved: &Resolved, platform: &Platform) -> bool {
 }
 
 fn without_blobs(request: &ImageRequest, origin: Origin) -> BaseImage {
-    BaseImage { request: request.clone(), digest: None, image: Image::scratch(&request.platform), origin }
+    let image = Image { config: directory_config(&request.platform), ..Image::scratch(&request.platform) };
+    BaseImage { request: request.clone(), digest: None, image, origin }
 }
 
 fn from_layout(dir: &Path, image: &LayoutImage) -> Result<(Arc<dyn Source>, Resolved), StoreError> {

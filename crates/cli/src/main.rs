@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     match run(cli.verb) {
         Ok(code) => code,
         Err(error) => {
-            let failure = Failure::of(&error, colour(&io::stderr()));
+            let failure = Failure::of(&error, Colour::on(&io::stderr()));
             // Nobody is left to tell when this fails.
             let _ = io::stderr().lock().write_all(failure.to_string().as_bytes());
             ExitCode::from(failure.code)
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Parse(args) => {
-            let verdict = commands::parse::run(&args, colour(&io::stdout()))?;
+            let verdict = commands::parse::run(&args, Colour::on(&io::stdout()))?;
             return Ok(code(verdict, failure::BUILD));
         }
         Verb::Doctor(args) => commands::doctor::run(&args)?,
@@ -65,10 +65,11 @@ fn code(verdict: Verdict, rejected: u8) -> ExitCode {
 async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
     let done = match verb {
         Verb::Build(args) => {
-            return Ok(code(commands::build::run(*args, colour(&io::stdout())).await?, failure::USAGE));
+            return Ok(code(commands::build::run(*args, Colour::on(&io::stdout())).await?, failure::USAGE));
         }
         Verb::Lint(args) => {
-            let linted = interrupt::or_interrupted(commands::lint::run(args, colour(&io::stdout()))).await;
+            let linted =
+                interrupt::or_interrupted(commands::lint::run(args, Colour::on(&io::stdout()))).await;
             return Ok(code(linted?, failure::USAGE));
         }
         Verb::Pull(args) => interrupt::or_interrupted(commands::pull::run(args)).await,
@@ -80,11 +81,4 @@ async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Parse(_) | Verb::Doctor(_) | Verb::Version => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)
-}
-
-/// Decides on colours as <https://no-color.org> has it.
-#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
-fn colour(stream: &impl io::IsTerminal) -> Colour {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if stream.is_terminal() && !unwanted { Colour::Always } else { Colour::Never }
 }

@@ -17,6 +17,8 @@ use crate::store::{Content, FileContent, Resolved, Sink, Source, StoreError, Sto
 
 /// Annotation of an index entry: the tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Annotation of an index entry: when the image was made, as RFC 3339.
+pub const CREATED: &str = "org.opencontainers.image.created";
 /// Annotation of an index entry: the full name, written by containerd and BuildKit and read by `docker load`.
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 

@@ -17,7 +17,9 @@ use crate::context::GitAuthorization;
 /// | `GIT_AUTH_HEADER[.<host>]`, `GIT_AUTH_TOKEN[.<host>]` | the same for repositories; a token is a password |
 ///
 /// # References
-/// BuildKit `source/http/source.go`, `source/git/source.go`
+/// - <https://docs.docker.com/build/building/secrets/#git-authentication-for-remote-contexts>
+/// - BuildKit `source/http/source.go`; `source/git/source.go`, `authSecretNames` (order, and the port as part of the
+///   host) and `tokenScope`
 #[derive(Debug, Default)]
 pub(crate) struct HostCredentials(BTreeMap<String, Secret>);
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use rbuild_image::archive::Tree;
+use rbuild_image::layout::CREATED;
 use rbuild_image::{Descriptor, Digest, Finished, Index, Platform, Raw, Resolved, media_type};
 
 use super::Annotations;
@@ -29,8 +30,14 @@ pub(crate) struct PlatformImage {
 }
 
 impl Product {
-    /// Finishes the images of `stages`, one for each platform; none when there are none.
-    pub(crate) fn new(stages: Vec<Stage>, platforms: &Platforms, annotations: &Annotations) -> Option<Self> {
+    /// Finishes the images of `stages`, one for each platform; none when there are none. What lists the result gets
+    /// `created` as its time.
+    pub(crate) fn new(
+        stages: Vec<Stage>,
+        platforms: &Platforms,
+        annotations: &Annotations,
+        created: Option<String>,
+    ) -> Option<Self> {
         let images: Vec<_> = stages
             .into_iter()
             .zip(&platforms.list)
@@ -48,13 +55,16 @@ impl Product {
             let list = images.iter().map(|image| image.descriptor.clone()).collect();
             Raw::from_value(Index { annotations: annotations.index.clone(), ..Index::new(list) })
         });
-        let descriptor = match &index {
+        let mut descriptor = match &index {
             Some(index) => Descriptor {
                 annotations: annotations.index_descriptor.clone(),
                 ..index.descriptor(media_type::OCI_INDEX)
             },
             None => images.first()?.descriptor.clone(),
         };
+        if let Some(created) = created {
+            descriptor.annotations.entry(CREATED.to_owned()).or_insert(created);
+        }
         Some(Self { images, index, descriptor })
     }
 

@@ -49,7 +49,7 @@ fn environment(name: &str) -> Option<String> {
 
 /// Writes a path as it is seen from the working directory, if it is below it.
 #[expect(clippy::disallowed_methods, reason = "the command line knows where it stands")]
-fn shown_path(path: &str) -> String {
+pub(crate) fn shown_path(path: &str) -> String {
     let below = std::env::current_dir().ok().and_then(|here| Path::new(path).strip_prefix(here).ok());
     let path = below.unwrap_or(Path::new(path));
     path.strip_prefix(".").unwrap_or(path).display().to_string()

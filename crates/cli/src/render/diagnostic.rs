@@ -1,5 +1,6 @@
 //! Findings in a Dockerfile with the lines they are about.
 
+use std::io::IsTerminal;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -10,6 +11,15 @@ use rbuild_dockerfile::{Diagnostic, Dockerfile, Severity};
 pub(crate) enum Colour {
     Never,
     Always,
+}
+
+impl Colour {
+    /// Decides for one of the standard streams as <https://no-color.org> has it.
+    #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+    pub(crate) fn on(stream: &impl IsTerminal) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if stream.is_terminal() && !unwanted { Self::Always } else { Self::Never }
+    }
 }
 
 /// Draws `diagnostics` of the Dockerfile `name` with its `text`, one after the other.

@@ -36,7 +36,27 @@ impl<W: Write + Send> Draw for Json<W> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::warned;
     use super::*;
+
+    #[test]
+    fn warnings_are_without_the_text_they_are_about() {
+        let mut json = Json::new(Vec::new());
+        json.draw(&warned(), Duration::ZERO).unwrap();
+        let event: serde_json::Value = serde_json::from_slice(&json.out).unwrap();
+        let expect = serde_json::json!({
+            "at": 0.0,
+            "event": "warning",
+            "severity": "warning",
+            "rule": "StageNameCasing",
+            "message": "stage name 'Base' should be lowercase",
+            "span": {"start": 15, "end": 19},
+            "lines": null,
+            "hint": "write `base`",
+            "url": "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/",
+        });
+        assert_eq!(event, expect);
+    }
 
     #[test]
     fn events_are_one_line_each() {

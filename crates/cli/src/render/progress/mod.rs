@@ -9,9 +9,12 @@ use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rbuild_builder::event::Event;
+use rbuild_builder::event::{DockerfileText, Event};
+use rbuild_dockerfile::Diagnostic;
 
 use crate::args::ProgressMode;
+use crate::commands::shown_path;
+use crate::render::diagnostic::{self, Colour};
 
 /// Draws events; `at` is the time since the build began.
 trait Draw: Send {
@@ -30,13 +33,14 @@ pub(crate) struct Progress {
 impl Progress {
     /// Starts the clock.
     pub(crate) fn new(mode: ProgressMode) -> Self {
+        let colour = Colour::on(&io::stderr());
         let draw: Option<Box<dyn Draw>> = match mode {
             ProgressMode::Quiet => None,
             ProgressMode::Rawjson => Some(Box::new(json::Json::new(io::stderr()))),
-            ProgressMode::Plain => Some(Box::new(plain::Plain::new(io::stderr()))),
-            ProgressMode::Tty => Some(Box::new(tty::Tty::new())),
-            ProgressMode::Auto if io::stderr().is_terminal() => Some(Box::new(tty::Tty::new())),
-            ProgressMode::Auto => Some(Box::new(plain::Plain::new(io::stderr()))),
+            ProgressMode::Plain => Some(Box::new(plain::Plain::new(io::stderr(), colour))),
+            ProgressMode::Tty => Some(Box::new(tty::Tty::new(colour))),
+            ProgressMode::Auto if io::stderr().is_terminal() => Some(Box::new(tty::Tty::new(colour))),
+            ProgressMode::Auto => Some(Box::new(plain::Plain::new(io::stderr(), colour))),
         };
         Self { draw: Mutex::new(draw), started: Instant::now() }
     }
@@ -58,5 +62,47 @@ impl Progress {
         if let Some(draw) = draw.as_mut() {
             draw.clear();
         }
+    }
+}
+
+/// Draws a warning as `rbuild lint` does; an empty line belongs below.
+fn warning(finding: &Diagnostic, file: &DockerfileText, colour: Colour) -> String {
+    let DockerfileText { name, text } = file;
+    let finding = std::slice::from_ref(finding);
+    diagnostic::render(&shown_path(name), text, finding, colour)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use rbuild_dockerfile::{Severity, Span};
+
+    /// What [`warned`] looks like.
+    pub(crate) const DRAWN: &str = "\
+warning[StageNameCasing]: stage name 'Base' should be lowercase
+ --> Dockerfile:1:16
+  |
+1 | FROM debian AS Base
+  |                ^^^^
+  |
+  = help: write `base`
+  = note: https://docs.docker.com/go/dockerfile/rule/stage-name-casing/
+
+";
+
+    pub(crate) fn warned() -> Event {
+        let text = "FROM debian AS Base\nRUN true\n".to_owned();
+        let start = text.find("Base").unwrap();
+        let finding = Diagnostic {
+            severity: Severity::Warning,
+            rule: Some("StageNameCasing"),
+            url: Some("https://docs.docker.com/go/dockerfile/rule/stage-name-casing/"),
+            ..Diagnostic::error("stage name 'Base' should be lowercase")
+                .at(Span::new(start, start + 4))
+                .with_hint("write `base`")
+        };
+        Event::Warning { finding, file: Arc::new(DockerfileText { name: "./Dockerfile".into(), text }) }
     }
 }

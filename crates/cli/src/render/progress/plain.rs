@@ -8,6 +8,7 @@ use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState
 
 use super::Draw;
 use super::lines::Lines;
+use crate::render::diagnostic::Colour;
 use crate::render::{bytes, one_line};
 
 /// A transfer that runs is mentioned this often.
@@ -16,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Writes lines in the manner of BuildKit.
 pub(super) struct Plain<W> {
     out: W,
+    colour: Colour,
     running: BTreeMap<StepId, Running>,
     /// When a line about a running transfer was last written, by digest.
     mentioned: BTreeMap<String, Duration>,
@@ -28,8 +30,8 @@ struct Running {
 }
 
 impl<W: Write> Plain<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self { out, running: BTreeMap::new(), mentioned: BTreeMap::new() }
+    pub(super) fn new(out: W, colour: Colour) -> Self {
+        Self { out, colour, running: BTreeMap::new(), mentioned: BTreeMap::new() }
     }
 
     fn output(&mut self, id: StepId, lines: &[String], at: Duration) -> io::Result<()> {
@@ -115,9 +117,8 @@ impl<W: Write + Send> Draw for Plain<W> {
             }
             Event::Isolation { name, why } if why.is_empty() => writeln!(self.out, "isolation {name}"),
             Event::Isolation { name, why } => writeln!(self.out, "isolation {name}: {}", one_line(why)),
-            Event::Warning(warning) => {
-                let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
-                writeln!(self.out, "warning: {rule}{}", one_line(&warning.to_string()))
+            Event::Warning { finding, file } => {
+                writeln!(self.out, "{}\n", super::warning(finding, file, self.colour))
             }
             Event::Notice { message } => writeln!(self.out, "{}", one_line(message)),
             Event::Resolved { name, digest } => writeln!(self.out, "base {name} is {digest}"),
@@ -139,8 +140,8 @@ fn number(id: StepId) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{DRAWN, warned};
     use super::*;
-    use rbuild_dockerfile::Diagnostic;
 
     fn started(id: usize, display: &str) -> Event {
         let stage = "build".to_owned();
@@ -156,7 +157,7 @@ mod tests {
     }
 
     fn check(events: &[(u64, Event)], expect: &str) {
-        let mut plain = Plain::new(Vec::new());
+        let mut plain = Plain::new(Vec::new(), Colour::Never);
         for (milliseconds, event) in events {
             plain.draw(event, Duration::from_millis(*milliseconds)).unwrap();
         }
@@ -235,9 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn warnings_name_their_rule() {
-        let warning =
-            Diagnostic { rule: Some("StageNameCasing"), ..Diagnostic::error("not so").on_lines(3, 3) };
-        check(&[(0, Event::Warning(warning))], "warning: StageNameCasing: line 3: not so\n");
+    fn warnings_show_their_place() {
+        let steps = "#1 [build 1/3] RUN true\n";
+        check(&[(0, warned()), (0, started(0, "RUN true"))], &format!("{DRAWN}{steps}"));
     }
 }

@@ -9,6 +9,7 @@ use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState
 
 use super::Draw;
 use super::lines::Lines;
+use crate::render::diagnostic::Colour;
 use crate::render::{bytes, one_line, printable};
 
 /// How many lines of a running step's output are shown.
@@ -22,6 +23,7 @@ const TICK: Duration = Duration::from_millis(120);
 /// Draws one block per running step and one line per running transfer; what is done becomes a line that stays.
 pub(super) struct Tty {
     view: MultiProgress,
+    colour: Colour,
     steps: BTreeMap<StepId, Step>,
     transfers: BTreeMap<(Verb, String), ProgressBar>,
 }
@@ -41,13 +43,13 @@ enum Verb {
 }
 
 impl Tty {
-    pub(super) fn new() -> Self {
-        Self::on(ProgressDrawTarget::stderr())
+    pub(super) fn new(colour: Colour) -> Self {
+        Self::on(ProgressDrawTarget::stderr(), colour)
     }
 
-    fn on(target: ProgressDrawTarget) -> Self {
+    fn on(target: ProgressDrawTarget, colour: Colour) -> Self {
         let view = MultiProgress::with_draw_target(target);
-        Self { view, steps: BTreeMap::new(), transfers: BTreeMap::new() }
+        Self { view, colour, steps: BTreeMap::new(), transfers: BTreeMap::new() }
     }
 
     fn start(&mut self, id: StepId, title: String) {
@@ -143,9 +145,10 @@ impl Draw for Tty {
             Event::Isolation { name, why } => {
                 self.view.println(format!("isolation {name}: {}", one_line(why)))
             }
-            Event::Warning(warning) => {
-                let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
-                self.view.println(format!("warning: {rule}{}", one_line(&warning.to_string())))
+            Event::Warning { finding, file } =>
+            // indicatif drops one newline at the end
+            {
+                self.view.println(format!("{}\n\n", super::warning(finding, file, self.colour)))
             }
             Event::Notice { message } => self.view.println(one_line(message)),
             Event::Resolved { name, digest } => {
@@ -187,6 +190,7 @@ fn short(digest: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{DRAWN, warned};
     use super::*;
     use indicatif::TermLike;
     use std::sync::{Arc, Mutex};
@@ -235,7 +239,7 @@ mod tests {
     #[test]
     fn done_steps_collapse_and_running_ones_show_their_tail() {
         let term = Recorder::default();
-        let mut tty = Tty::on(ProgressDrawTarget::term_like(Box::new(term.clone())));
+        let mut tty = Tty::on(ProgressDrawTarget::term_like(Box::new(term.clone())), Colour::Never);
         let start = |id, display: &str| Event::StepStarted {
             id: StepId(id),
             stage: "build".into(),
@@ -265,5 +269,19 @@ mod tests {
         assert!(shown.contains("[build 1/2] RUN one 1.0s 1.00kB"), "{shown}");
         tty.clear();
         assert!(tty.steps.is_empty());
+    }
+
+    #[test]
+    fn warnings_show_their_place_and_stay() {
+        let term = Recorder::default();
+        let mut tty = Tty::on(ProgressDrawTarget::term_like(Box::new(term.clone())), Colour::Never);
+        tty.draw(&warned(), Duration::ZERO).unwrap();
+        tty.clear();
+        let shown = term.0.lock().unwrap().clone();
+        // Each line is filled up to the terminal's width.
+        let letters: Vec<char> = shown.chars().collect();
+        let lines = letters.chunks(80).map(|line| line.iter().collect::<String>());
+        let lines: String = lines.map(|line| format!("{}\n", line.trim_end())).collect();
+        assert_eq!(lines, DRAWN);
     }
 }
