@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Answer, Repository, SOME_TIME, Web, World, have, tool};
+use crate::support::{Answer, Image, Repository, SOME_TIME, Web, World, have, tool};
 
 /// The SHA-256 of `hello\n`.
 const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
@@ -216,6 +216,8 @@ fn add_of_a_repository() {
     assert_eq!((node("timed/second").owner, node("timed/second").mtime), ((5, 6), SOME_TIME));
     assert!(node("main/second").mtime > SOME_TIME);
     assert_eq!(node("kept/.git/HEAD").content.trim(), first);
+    let object = built.keys().find(|path| path.starts_with("kept/.git/objects/") && path.len() > 50);
+    assert_eq!(object.map(|path| built[path].mode), Some(0o444), "as git has them");
     let there = |path: &str| built.contains_key(path);
     assert!(!there("main/.git") && !there("tag/second") && !there("commit/second"));
     assert!(there("tag/run.sh") && there("commit/run.sh") && !there("some/sub") && there("some/second"));
@@ -396,6 +398,12 @@ fn repositories_as_contexts() {
     assert!(!tag.contains_key("x/second") && !tag.contains_key("x/.git"));
     let kept = build(&repository.file_url(""), &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"]);
     assert!(kept.contains_key("x/.git/HEAD"));
+    // A commit's time stands for now where it is asked for.
+    let dated = ["--build-arg", "SOURCE_DATE_EPOCH=context", "-f", "sub/Dockerfile"];
+    let dest = world.path("dated");
+    let output = format!("type=oci,tar=false,dest={}", dest.display());
+    world.rbuild(&[&dated[..], &["-o", &output, &repository.file_url("#main")]].concat()).success();
+    assert_eq!(Image::open(&dest).config["created"], "1994-11-06T08:49:37Z");
     let wrong = repository.file_url("?ref=main&checksum=1234");
     world.rbuild(&["-o", "type=cacheonly", &wrong]).exits(1).says("expected checksum to match 1234");
     assert!(world.scratch_left().is_empty());

@@ -78,12 +78,19 @@ fn a_build_in_which_nothing_changed_has_the_digest_it_had() {
 fn the_entry_of_a_layout_has_the_time_that_was_given() {
     let world = World::new();
     world.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
-    let created = |args: &[&str]| {
-        let image = world.build_layout("out", args);
+    let created = |name: &str, args: &[&str]| {
+        let image = world.build_layout(name, args);
         let index = std::fs::read(image.dir.join("index.json")).expect("index.json");
         let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
         index["manifests"][0]["annotations"]["org.opencontainers.image.created"].clone()
     };
-    assert_eq!(created(&["--build-arg", "SOURCE_DATE_EPOCH=7"]), "1970-01-01T00:00:07Z");
-    assert!(created(&[]).is_null(), "an unchanged build gives an unchanged archive");
+    assert_eq!(created("given", &["--build-arg", "SOURCE_DATE_EPOCH=7"]), "1970-01-01T00:00:07Z");
+    let local = ["--build-arg", "SOURCE_DATE_EPOCH=context"];
+    assert!(created("local", &local).is_null(), "a directory has no time");
+    world.dockerfile("ARG SOURCE_DATE_EPOCH=context\nFROM scratch\nCOPY Dockerfile /\n");
+    assert!(created("default", &[]).is_null(), "a directory has no time");
+    world.dockerfile("ARG SOURCE_DATE_EPOCH=stage\nFROM scratch AS stage\nCOPY Dockerfile /\n");
+    world.rbuild(&["."]).exits(2).says("SOURCE_DATE_EPOCH");
+    world.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    assert!(created("none", &[]).is_null(), "an unchanged build gives an unchanged archive");
 }

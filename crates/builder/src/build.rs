@@ -16,8 +16,8 @@ use crate::binfmt;
 use crate::built::Built;
 use crate::context::{ContextDir, KeepGitDir, NamedContext};
 use crate::devices;
-use crate::error::{BuildError, Place};
-use crate::event::{DockerfileText, Event};
+use crate::error::BuildError;
+use crate::event::Event;
 use crate::execute::{Clock, Executor, ExecutorSettings, HostCredentials, OpenedContext, Remotes};
 use crate::export::{Annotations, Exporter, Output, Outputs, Product};
 use crate::images::Images;
@@ -25,6 +25,7 @@ use crate::options::{BuildOptions, Context, DockerfileSource};
 use crate::plan::{self, ImageRequest, JoinedPlan, PlanOptions, Scope};
 use crate::platforms::Platforms;
 use crate::schedule;
+use crate::source::Source;
 use crate::ssh::SshAgent;
 
 /// How often a cancelled build looks up from waiting for a registry.
@@ -240,7 +241,7 @@ impl Build {
             false => {
                 let open = |dir| ContextDir::open(dir, None).map(Arc::new);
                 let tree = self.options.context.directory().map(open).transpose()?;
-                Ok(OpenedContext { tree, dockerfile: None })
+                Ok(OpenedContext { tree, ..OpenedContext::default() })
             }
         }
     }
@@ -268,7 +269,7 @@ impl Build {
         candidates.push(dir.join(".dockerignore"));
         let ignore = ContextDir::ignore_file(&candidates)?;
         let tree = Arc::new(ContextDir::open(dir, ignore)?);
-        Ok(OpenedContext { tree: Some(tree), dockerfile: None })
+        Ok(OpenedContext { tree: Some(tree), ..OpenedContext::default() })
     }
 
     /// Finds the Dockerfile and its name for messages.
@@ -313,11 +314,11 @@ impl Build {
         if let Some(check) = self.check_argument()? {
             dockerfile.directives.check = Some(check);
         }
-        let source = Source { name, dockerfile };
+        let source = Source { name, dockerfile, context_time: context.time };
         if diagnostics.iter().any(Diagnostic::is_error) {
             return Err(source.refuse(diagnostics));
         }
-        self.tell(&source, diagnostics);
+        source.warnings(diagnostics).for_each(|warning| (self.on_event)(warning));
         Ok(source)
     }
 
@@ -339,7 +340,7 @@ impl Build {
     ) -> Result<(JoinedPlan, Images), BuildError> {
         let refuse = |error: plan::PlanError| source.refuse(error.0);
         let pass = |platform: &Platform| {
-            let options = PlanOptions { scope, ..self.plan_options(platform, platforms) };
+            let options = PlanOptions { scope, ..self.plan_options(source, platform, platforms) };
             plan::graph(&source.dockerfile, &options).map(|graph| (options, graph)).map_err(refuse)
         };
         let mut passes = platforms.list.iter().map(pass).collect::<Result<Vec<_>, _>>()?;
@@ -371,11 +372,17 @@ impl Build {
         Ok((plan::join(plans), images))
     }
 
-    pub(crate) fn plan_options(&self, platform: &Platform, platforms: &Platforms) -> PlanOptions {
+    pub(crate) fn plan_options(
+        &self,
+        source: &Source,
+        platform: &Platform,
+        platforms: &Platforms,
+    ) -> PlanOptions {
         let options = &self.options;
         PlanOptions {
             target: options.target.clone(),
-            build_args: options.build_args.clone(),
+            build_args: source.context_time.applied(&options.build_args),
+            context_time: source.context_time,
             platform: platform.clone(),
             platform_origin: platforms.origin,
             build_platform: Platform::host(),
@@ -401,20 +408,8 @@ impl Build {
     ) -> Result<(), BuildError> {
         let findings = plan::findings(&source.dockerfile, plan, context.and_then(ContextDir::ignore));
         let violation = plan::violation(&source.dockerfile, &findings);
-        self.tell(source, findings);
+        source.warnings(findings).for_each(|warning| (self.on_event)(warning));
         violation.map_or(Ok(()), |violation| Err(source.refuse(vec![violation])))
-    }
-
-    /// Emits findings, which share one copy of the Dockerfile's text.
-    fn tell(&self, source: &Source, findings: Vec<Diagnostic>) {
-        let Source { name, dockerfile } = source;
-        if findings.is_empty() {
-            return;
-        }
-        let file = Arc::new(DockerfileText { name: name.clone(), text: dockerfile.text.clone() });
-        for finding in findings {
-            (self.on_event)(Event::Warning { finding, file: Arc::clone(&file) });
-        }
     }
 
     fn announce(&self, plan: &JoinedPlan) {
@@ -435,26 +430,6 @@ impl Build {
             output = future => Ok(output),
             () = cancelled => Err(BuildError::Cancelled),
         }
-    }
-}
-
-/// A parsed Dockerfile and its name.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub name: String,
-    pub dockerfile: Dockerfile,
-}
-
-impl Source {
-    pub(crate) fn refuse(&self, diagnostics: Vec<Diagnostic>) -> BuildError {
-        BuildError::Refused { name: self.name.clone(), text: self.dockerfile.text.clone(), diagnostics }
-    }
-
-    /// Finds where an image is named.
-    fn place(&self, graph: &plan::Graph, image: &str) -> Option<Place> {
-        let (span, near) = graph.place(image)?;
-        let hint = near.map(|stage| format!("did you mean the stage {stage}?"));
-        Some(Place { dockerfile: self.name.clone(), text: self.dockerfile.text.clone(), span, hint })
     }
 }
 

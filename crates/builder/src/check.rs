@@ -5,12 +5,13 @@ use std::sync::Arc;
 use rbuild_dockerfile::{Diagnostic, Dockerfile, lint};
 use rbuild_image::Platform;
 
-use crate::build::{Build, Source};
+use crate::build::Build;
 use crate::context::ContextDir;
 use crate::error::BuildError;
 use crate::images::Images;
 use crate::plan::{self, JoinedPlan, Outline, PlanOptions, Scope};
 use crate::platforms::Platforms;
+use crate::source::Source;
 
 /// How the configs of base images are known to a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Build {
         let source = self.parse(&context)?;
         let platforms = Platforms::new(&self.options)?;
         let pass = |platform: &Platform| {
-            let options = PlanOptions { scope, ..self.plan_options(platform, &platforms) };
+            let options = PlanOptions { scope, ..self.plan_options(&source, platform, &platforms) };
             let plan = plan::graph(&source.dockerfile, &options)
                 .and_then(|graph| plan::assume(&source.dockerfile, graph, &options));
             plan.map(|plan| (options.platform, plan)).map_err(|error| source.refuse(error.0))

@@ -52,6 +52,7 @@ pub mod plan;
 mod platforms;
 mod report;
 mod schedule;
+mod source;
 mod ssh;
 
 pub use binfmt::{REGISTERED, emulators};

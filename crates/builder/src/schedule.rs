@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use rbuild_image::{History, Image, ImageConfig};
 
-use crate::build::Source;
 use crate::error::{self, BuildError, FailedStep};
 use crate::event::{Event, StepId};
 use crate::execute::{Done, Executor, Lookup, Made, Stage, StepError, Task, sources};
 use crate::plan::{Base, JoinedPlan, PlannedStage, Security, Source as TreeSource, Step, StepKind};
+use crate::source::Source;
 use queue::{Next, Queue, ranks};
 
 /// How much longer than another step a RUN takes, for the order of stages.

@@ -49,7 +49,8 @@ pub enum Normalise {
     Owners,
     /// Everything counts, as in an unpacked archive.
     Nothing,
-    /// Everything but what git records: owner 0:0, mode 0755 for directories and executables, else 0644.
+    /// Everything but what git records: owner 0:0, mode 0755 for directories and executables, 0444 for what nobody
+    /// may write, else 0644.
     Checkout {
         /// The time of everything; `None` leaves those of the checkout.
         mtime: Option<Time>,
@@ -64,6 +65,8 @@ impl Normalise {
             Self::Checkout { mtime } => {
                 let mode = match meta.kind {
                     Kind::Symlink(_) => meta.mode,
+                    // git's own objects, where they are kept
+                    Kind::File if meta.mode & 0o333 == 0 => 0o444,
                     Kind::File if meta.mode & 0o111 == 0 => 0o644,
                     _ => 0o755,
                 };

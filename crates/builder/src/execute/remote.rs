@@ -128,6 +128,8 @@ pub(crate) struct RemoteFile {
     pub tree: Arc<ContextDir>,
     /// The file's name.
     pub name: String,
+    /// The server's time, where it gave one, in seconds since 1970.
+    pub last_modified: Option<i64>,
     digest: Digest,
     _scratch: Scratch,
 }
@@ -137,6 +139,8 @@ pub(crate) struct RemoteFile {
 pub(crate) struct RemoteTree {
     /// The wanted directory.
     pub tree: Arc<ContextDir>,
+    /// When it was committed, in seconds since 1970; `None` for what is no commit.
+    pub time: Option<i64>,
     _scratch: Scratch,
 }
 
@@ -209,6 +213,7 @@ impl Remotes {
         Ok(RemoteFile {
             tree: Arc::new(ContextDir::open(scratch.path(), None)?),
             name: name.to_owned(),
+            last_modified: download.last_modified,
             digest: download.digest,
             _scratch: scratch,
         })
@@ -255,7 +260,7 @@ impl Remotes {
             let found = repository.check_out(&commit, keep)?;
             let mtime = (wanted.mtime == Some(CheckoutTime::Commit)).then(|| Time::seconds(found.time));
             let tree = ContextDir::open(&found.path, None)?.normalised(Normalise::Checkout { mtime });
-            Ok(Arc::new(RemoteTree { tree: Arc::new(tree), _scratch: scratch }))
+            Ok(Arc::new(RemoteTree { tree: Arc::new(tree), time: Some(found.time), _scratch: scratch }))
         })
     }
 
@@ -271,7 +276,7 @@ impl Remotes {
 
 impl RemoteTree {
     pub(crate) fn new(tree: Arc<ContextDir>, scratch: Scratch) -> Self {
-        Self { tree, _scratch: scratch }
+        Self { tree, time: None, _scratch: scratch }
     }
 }
 

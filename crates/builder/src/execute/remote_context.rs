@@ -10,6 +10,7 @@ use rbuild_layers::{Content, Root, View, apply};
 use super::remote::{MAX_DOWNLOAD, RemoteError, RemoteTree, Remotes, shown};
 use crate::context::{self, ContextDir, GitRef, KeepGitDir};
 use crate::options::ContextSource;
+use crate::plan::ContextTime;
 
 /// The name of a file that is a context by itself, as in BuildKit.
 const ONLY_FILE: &str = "context";
@@ -24,6 +25,8 @@ pub(crate) struct OpenedContext {
     pub tree: Option<Arc<ContextDir>>,
     /// The context's own text, where it is a Dockerfile rather than a tree, and its name for messages.
     pub dockerfile: Option<(String, Vec<u8>)>,
+    /// The time it is of.
+    pub time: ContextTime,
 }
 
 impl Remotes {
@@ -33,20 +36,26 @@ impl Remotes {
         source: &ContextSource,
         keep: Option<KeepGitDir>,
     ) -> Result<OpenedContext, RemoteError> {
-        let tree = |tree| OpenedContext { tree: Some(tree), dockerfile: None };
+        let tree = |tree| OpenedContext { tree: Some(tree), dockerfile: None, time: ContextTime::Unknown };
         match source {
             ContextSource::Empty | ContextSource::Directory(_) => Ok(OpenedContext::default()),
             ContextSource::Archive(path) => self.archive_file(path).map(tree),
             ContextSource::Stream(stream) => self.stream(stream.file()),
-            ContextSource::Git(wanted) => self.git_tree(wanted, keep).map(tree),
+            ContextSource::Git(wanted) => {
+                let commit = self.commit_tree(wanted, keep)?;
+                let time = commit.time.map_or(ContextTime::Unknown, ContextTime::At);
+                Ok(OpenedContext { time, ..tree(Arc::clone(&commit.tree)) })
+            }
             ContextSource::Web(url) => {
                 let file = self.file(url, ONLY_FILE)?;
                 let content = file.tree.content(Path::new(ONLY_FILE));
+                let time = file.last_modified.map_or(ContextTime::Unknown, ContextTime::At);
                 Ok(match self.unpacked(&content, &shown(url))? {
-                    Some(archive) => tree(archive),
+                    Some(archive) => OpenedContext { time, ..tree(archive) },
                     None => OpenedContext {
                         tree: Some(Arc::clone(&file.tree)),
                         dockerfile: Some((shown(url), text(&content, url)?)),
+                        time,
                     },
                 })
             }
@@ -59,8 +68,12 @@ impl Remotes {
         wanted: &GitRef,
         keep: Option<KeepGitDir>,
     ) -> Result<Arc<ContextDir>, RemoteError> {
+        Ok(Arc::clone(&self.commit_tree(wanted, keep)?.tree))
+    }
+
+    fn commit_tree(&self, wanted: &GitRef, keep: Option<KeepGitDir>) -> Result<Arc<RemoteTree>, RemoteError> {
         let written = if wanted.keep_git_dir == Some(true) { KeepGitDir::Yes } else { KeepGitDir::No };
-        Ok(Arc::clone(&self.checkout(wanted, keep.unwrap_or(written))?.tree))
+        self.checkout(wanted, keep.unwrap_or(written))
     }
 
     /// A directory with the file a URL names, which is not unpacked.
@@ -94,10 +107,11 @@ impl Remotes {
         let root = Root::open(scratch.path()).map_err(|error| failed(io::Error::other(error)))?;
         let content = Content::Path { root, path: "stream".into() };
         Ok(match self.unpacked(&content, "standard input")? {
-            Some(tree) => OpenedContext { tree: Some(tree), dockerfile: None },
+            Some(tree) => OpenedContext { tree: Some(tree), dockerfile: None, time: ContextTime::Unknown },
             None => OpenedContext {
                 tree: None,
                 dockerfile: Some((NAME.to_owned(), text(&content, "standard input")?)),
+                time: ContextTime::Unknown,
             },
         })
     }

@@ -7,6 +7,7 @@ use rbuild_image::{Platform, Reference};
 
 use super::bounds;
 use super::contexts::NamedContexts;
+use super::epoch::ContextTime;
 use super::graph::{Graph, GraphStage, Linked, Origin};
 use super::lookup::Lookup;
 use super::options::{PlanError, PlanOptions};
@@ -63,7 +64,7 @@ struct Linker<'a> {
 impl Linker<'_> {
     /// Makes the graph, without the warnings.
     fn graph(&mut self, options: &PlanOptions) -> Result<Graph, PlanError> {
-        (self.arguments, self.globals) = self.global_arguments(&options.build_args)?;
+        (self.arguments, self.globals) = self.global_arguments(&options.build_args, options.context_time)?;
         let mut stages = Vec::with_capacity(self.dockerfile.stages.len());
         for index in 0..self.dockerfile.stages.len() {
             let stage = self.stage(index, &stages)?;
@@ -94,6 +95,7 @@ impl Linker<'_> {
     fn global_arguments(
         &self,
         build_args: &BTreeMap<String, String>,
+        context_time: ContextTime,
     ) -> Checked<(Environment, BTreeMap<String, GlobalArg>)> {
         let mut arguments = self.arguments.clone();
         let mut globals: BTreeMap<String, GlobalArg> = BTreeMap::new();
@@ -117,7 +119,7 @@ impl Linker<'_> {
             {
                 uses.extend(earlier.uses.iter().cloned());
             }
-            let value = expanded.map(|expanded| expanded.text);
+            let value = expanded.and_then(|expanded| context_time.resolve(&arg.name, expanded.text));
             if let Some(value) = &value {
                 arguments.set(&arg.name, value);
             }
@@ -130,7 +132,7 @@ impl Linker<'_> {
 
     /// Warns of base names that are empty or no image as long as no build argument is given.
     fn check_default_arguments(&mut self) {
-        let Ok((arguments, _)) = self.global_arguments(&BTreeMap::new()) else { return };
+        let Ok((arguments, _)) = self.global_arguments(&BTreeMap::new(), ContextTime::Unset) else { return };
         for stage in &self.dockerfile.stages {
             let Ok(expanded) = self.expand(&stage.base.value, &arguments) else { return };
             if expanded.text.parse::<Reference>().is_err() {

@@ -7,6 +7,7 @@ use rbuild_dockerfile::{Diagnostic, Dockerfile, lint};
 use rbuild_image::ImageConfig;
 
 use super::bounds;
+use super::epoch::source_date_epoch;
 use super::graph::{Graph, GraphStage, Origin};
 use super::options::{PlanError, PlanOptions, PlatformOrigin, Scope};
 use super::outline::{self, Offer};
@@ -207,18 +208,6 @@ fn finish(config: &mut ImageConfig, options: &PlanOptions) {
     config.os = platform.os;
     config.architecture = platform.architecture;
     config.variant = platform.variant;
-}
-
-fn source_date_epoch(options: &PlanOptions, arguments: &Environment) -> Checked<Option<i64>> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = options.build_args.get(NAME).map(String::as_str).or_else(|| arguments.get(NAME));
-    match given.filter(|value| !value.is_empty()) {
-        None => Ok(None),
-        Some(value) => value.parse().map(Some).map_err(|_| {
-            let error = refuse(format!("invalid {NAME} {value:?}"));
-            error.with_hint("a number of seconds since 1970-01-01 is supported").into()
-        }),
-    }
 }
 
 /// The config of a base that is a plain directory (a named context): that of `scratch`.

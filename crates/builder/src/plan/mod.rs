@@ -33,6 +33,7 @@ mod chmod;
 mod configure;
 mod contexts;
 mod copy;
+mod epoch;
 mod expose;
 mod go_format;
 mod graph;
@@ -54,6 +55,7 @@ pub mod support;
 mod warning;
 
 pub use check::{assume, findings, violation};
+pub use epoch::ContextTime;
 pub use graph::Graph;
 pub use join::{JoinedPlan, join};
 pub use link::graph;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use rbuild_dockerfile::Diagnostic;
 use rbuild_image::Platform;
 
+use super::epoch::ContextTime;
 use super::step::{Network, Surroundings};
 
 /// What the command line says about a build, as far as planning is concerned.
@@ -17,6 +18,8 @@ pub struct PlanOptions {
     pub target: Option<String>,
     /// `--build-arg`, with a value for each.
     pub build_args: BTreeMap<String, String>,
+    /// What `ARG SOURCE_DATE_EPOCH=context` of the global scope stands for.
+    pub context_time: ContextTime,
     /// The platform of the result.
     pub platform: Platform,
     /// Whether `platform` was asked for.
@@ -50,6 +53,7 @@ impl Default for PlanOptions {
         Self {
             target: None,
             build_args: BTreeMap::new(),
+            context_time: ContextTime::Unset,
             platform: Platform::host(),
             platform_origin: PlatformOrigin::Host,
             build_platform: Platform::host(),
