@@ -1,6 +1,6 @@
 //! Push and pull against a real registry, read back by other tools.
 
-use crate::support::{Registry, World, can_run, have, tool};
+use crate::support::{Registry, Run, Web, World, can_run, have, tool};
 
 #[test]
 fn a_multi_stage_build_goes_to_a_registry_and_comes_back() {
@@ -144,4 +144,83 @@ fn base64_of(text: &str) -> String {
         }
     }
     out
+}
+
+#[test]
+fn a_registry_that_is_out_of_reach_is_served_by_its_mirror() {
+    let world = World::new();
+    let Some(mirror) = Registry::open(&world.path("registry")) else { return };
+    world.file("a", "a");
+    world.dockerfile("FROM scratch\nCOPY a /\n");
+    world.rbuild(&["-t", &mirror.image("proxy/team/base:1"), "."]).success();
+    world.rbuild(&["-t", &mirror.image("team/base:1"), "."]).success();
+
+    // The name of a host that there never is.
+    world.dockerfile("FROM registry.invalid/team/base:1\nCOPY a /b\n");
+    let image = |name: &str, flags: &[&str]| {
+        let fresh = World::new();
+        let output = format!("type=oci,dest={},tar=false", world.path(name).display());
+        let context = world.context().display().to_string();
+        let args: Vec<&str> = flags.iter().copied().chain(["-o", &output, &context]).collect();
+        fresh.rbuild(&args).success();
+        crate::support::Image::open(&world.path(name)).config["rootfs"].clone()
+    };
+    let flag = format!("registry.invalid={}/proxy", mirror.host());
+    let by_flag = image("flag", &["--registry-mirror", &flag, "--registry-fallback", "never"]);
+
+    let own = world.path("hosts/registry.invalid");
+    std::fs::create_dir_all(&own).expect("folders");
+    let text = format!("[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.host());
+    std::fs::write(own.join("hosts.toml"), text).expect("hosts.toml");
+    let tree = world.path("hosts").display().to_string();
+    assert_eq!(image("containerd", &["--hosts-dir", &tree]), by_flag);
+
+    let conf = world.path("registries.conf");
+    let text = format!(
+        "[[registry]]\nprefix = \"registry.invalid\"\nlocation = \"{}\"\n[aliases]\n\"base\" = \"registry.invalid/team/base\"\n",
+        mirror.host()
+    );
+    std::fs::write(&conf, text).expect("registries.conf");
+    let conf = conf.display().to_string();
+    assert_eq!(image("podman", &["--registries-conf", &conf]), by_flag);
+    world.dockerfile("FROM base:1\nCOPY a /b\n");
+    assert_eq!(image("alias", &["--registries-conf", &conf]), by_flag);
+
+    world.dockerfile("FROM registry.invalid/team/base:1\n");
+    let run =
+        world.rbuild(&["-o", "type=cacheonly", "--registry-mirror", &mirror.image("none"), "."]).exits(3);
+    assert!(run.stderr.contains("registry.invalid"), "{}", run.stderr);
+    std::fs::write(&conf, "[[registry]]\nlocation = \"registry.invalid\"\nblocked = true\n")
+        .expect("registries.conf");
+    world.rbuild(&["-o", "type=cacheonly", "--registries-conf", &conf, "."]).exits(3).says("is blocked by");
+    std::fs::write(&conf, "unqualified-search-registries = [\"a.invalid\", \"b.invalid\"]\n")
+        .expect("registries.conf");
+    world
+        .rbuild(&["pull", "-q", "--registries-conf", &conf, "base"])
+        .exits(3)
+        .says("`base` is ambiguous")
+        .says("hint");
+    world.rbuild(&["pull", "-q", "--hosts-dir", "/none", "base"]).exits(2).says("/none");
+}
+
+#[test]
+fn proxies_are_used_but_for_what_no_proxy_names() {
+    let world = World::new();
+    let (proxy, server) = (Web::serve([]), Web::serve([]));
+    let port = server.address.rsplit(':').next().expect("a port");
+    // To Linux 0.0.0.0 is this machine; no rule for loopback hosts covers the name.
+    let host = format!("0.0.0.0:{port}");
+    let pull = |no_proxy: &str| {
+        let mut command = world.command();
+        command.args(["pull", "-q", "--insecure-registry", &host, &format!("{host}/team/app:1")]);
+        command.env("HTTP_PROXY", proxy.url("")).env("NO_PROXY", no_proxy);
+        Run::of(command.output().expect("rbuild starts")).exits(3).says("404");
+    };
+    pull("10.0.0.0/8,other.example");
+    let asked = format!("GET http://{host}/v2/team/app/manifests/1 ");
+    assert!(proxy.heads.lock().expect("no panic")[0].starts_with(&asked));
+    assert_eq!(server.requests(), 0);
+    let before = proxy.requests();
+    pull("other.example,0.0.0.0/8");
+    assert_eq!((proxy.requests(), server.requests() > 0), (before, true));
 }

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use rbuild_image::{
     Descriptor, Digest, Image, ImageConfig, Layer, Layout, Manifest, ManifestOrIndex, Platform, Raw,
-    Reference, Resolved, Sink, Source, StoreError, StoreErrorKind,
+    Reference, ReferenceError, Resolved, Sink, Source, StoreError, StoreErrorKind,
 };
 use rbuild_layers::Store;
 use rbuild_registry::Client;
@@ -165,12 +165,25 @@ impl Images {
             Some(NamedContext::Layout { dir, image }) => from_layout(dir, image).map_err(failed)?,
             Some(NamedContext::Image(name)) => self.lookup(name, &platforms).await.map_err(failed)?,
             None => {
-                let parsed = request.name.parse::<Reference>();
-                let name = parsed.map_err(|error| unusable(request, error.to_string()))?;
+                let name = self.meaning(request)?;
                 self.lookup(&name, &platforms).await.map_err(failed)?
             }
         };
         Ok(Root::Image(source, Box::new(resolved)))
+    }
+
+    /// What the name of a request means, by the settings of this machine.
+    fn meaning(&self, request: &ImageRequest) -> Result<Reference, BuildError> {
+        let Some(client) = &self.client else {
+            return request
+                .name
+                .parse()
+                .map_err(|error: ReferenceError| unusable(request, error.to_string()));
+        };
+        client.reference(&request.name).map_err(|error| {
+            let failed = StoreError::new(StoreErrorKind::Other, "cannot tell what the name means");
+            unresolved(request, failed.with_source(error))
+        })
     }
 
     async fn find(&self, request: &ImageRequest) -> Result<BaseImage, BuildError> {

@@ -1,9 +1,13 @@
 //! What was typed: the command line as clap reads it, nothing resolved.
 
+mod registry;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub(crate) use registry::{CredentialArgs, FallbackMode, LoginArgs, LogoutArgs, RegistryArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the build failed, 2 usage or refused Dockerfile, 3 registry, \
     4 this host cannot, 130 and 143 interrupted.";
@@ -240,41 +244,6 @@ pub(crate) struct StoreArgs {
     pub(crate) root: Option<PathBuf>,
 }
 
-/// How registries are spoken to.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Registries")]
-pub(crate) struct RegistryArgs {
-    #[command(flatten)]
-    pub(crate) credentials: CredentialArgs,
-    /// Speak plain HTTP to this registry; localhost needs no flag (repeatable)
-    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
-    pub(crate) insecure: Vec<String>,
-    /// Accept any certificate of this registry (repeatable)
-    #[arg(long = "skip-tls-verify-registry", value_name = "HOST[:PORT]")]
-    pub(crate) skip_tls_verify: Vec<String>,
-    /// Trust the certificate authorities of a PEM file for this registry (repeatable)
-    #[arg(long = "registry-ca", value_name = "HOST[:PORT]=FILE")]
-    pub(crate) ca: Vec<String>,
-    /// Send the credentials of a registry to this token service, which is of another domain (repeatable)
-    #[arg(long = "registry-token-service", value_name = "HOST[:PORT]=HOST")]
-    pub(crate) token_services: Vec<String>,
-}
-
-/// Who we are at registries.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Credentials")]
-pub(crate) struct CredentialArgs {
-    /// Credentials of a registry or of what is below a path of it; other users of this machine can see them (repeatable)
-    #[arg(long = "creds", value_name = "HOST[:PORT][/PATH]=USER:PASSWORD")]
-    pub(crate) given: Vec<String>,
-    /// Look for credentials in this file first, in the form of Docker's config.json or podman's auth.json
-    #[arg(long, value_name = "FILE")]
-    pub(crate) authfile: Option<PathBuf>,
-    /// Look for credentials in Kubernetes pull secrets: a file, or a mounted secret (repeatable)
-    #[arg(long = "pull-secret", value_name = "FILE|DIR")]
-    pub(crate) pull_secrets: Vec<PathBuf>,
-}
-
 /// `rbuild lint`.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
@@ -378,36 +347,6 @@ pub(crate) struct InspectArgs {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
-}
-
-/// `rbuild login`.
-#[derive(Debug, Args)]
-pub(crate) struct LoginArgs {
-    /// The registry, or a path below it (registry.example/team); with --explain the name of an image; default: Docker Hub
-    #[arg(value_name = "REGISTRY|REF")]
-    pub(crate) name: Option<String>,
-    /// User name
-    #[arg(short, long, value_name = "NAME", required_unless_present = "explain")]
-    pub(crate) username: Option<String>,
-    /// Read the password from standard input, which is the only way to give it
-    #[arg(long, required_unless_present = "explain")]
-    pub(crate) password_stdin: bool,
-    /// Show every place that is searched for the image's credentials and what came of it; nothing is changed
-    #[arg(long, requires = "name", conflicts_with_all = ["username", "password_stdin"])]
-    pub(crate) explain: bool,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-}
-
-/// `rbuild logout`.
-#[derive(Debug, Args)]
-pub(crate) struct LogoutArgs {
-    /// The registry, or a path below it; default: Docker Hub
-    #[arg(value_name = "REGISTRY")]
-    pub(crate) name: Option<String>,
-    /// The file to forget them in; default: $DOCKER_CONFIG/config.json, $REGISTRY_AUTH_FILE or ~/.docker/config.json
-    #[arg(long, value_name = "FILE")]
-    pub(crate) authfile: Option<PathBuf>,
 }
 
 /// `rbuild doctor`.

@@ -13,7 +13,7 @@ use url::Url;
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::exchange::Request;
-use crate::hosts::{Hosts, Route, Transport, route};
+use crate::hosts::{ClientCertificate, Fallback, Home, Hosts, Route, Routes, Tls, Transport, Trust, route};
 use crate::remote::Remote;
 use crate::retry::RetryPolicy;
 use crate::scope::Scopes;
@@ -42,6 +42,15 @@ pub struct ClientOptions {
     pub skip_tls_verify: BTreeSet<String>,
     /// Files of PEM certificates trusted in addition to the system's, by host: of authorities, or a server's own.
     pub ca: BTreeMap<String, PathBuf>,
+    /// Certificates with which we prove who we are, by host.
+    pub client_certificates: BTreeMap<String, ClientCertificate>,
+    /// Mirrors to pull from, by registry, in the order in which they are asked: `HOST[:PORT][/PATH]` or a URL. A path goes before
+    /// the repository. They go before those of `hosts`.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// What happens when no mirror has what is asked for.
+    pub fallback: Fallback,
+    /// Files that say how registries are reached. The settings above go before them.
+    pub hosts: Hosts,
     /// Hosts of token services that may see the credentials of a registry, beside its own host and those of its domain.
     pub token_services: BTreeMap<String, BTreeSet<String>>,
     /// What is tried again, and how often.
@@ -62,6 +71,10 @@ impl Default for ClientOptions {
             insecure: BTreeSet::new(),
             skip_tls_verify: BTreeSet::new(),
             ca: BTreeMap::new(),
+            client_certificates: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+            fallback: Fallback::Always,
+            hosts: Hosts::none(),
             token_services: BTreeMap::new(),
             retry: RetryPolicy::default(),
             patience: Duration::from_secs(60),
@@ -72,9 +85,11 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
-    /// The defaults, with credentials and proxies as the environment names them: see [`Credentials::from_env`].
+    /// The defaults, with credentials, hosts and proxies as the environment names them: see [`Credentials::from_env`] and
+    /// [`Hosts::from_env`].
     pub fn from_env() -> Self {
-        Self { credentials: Credentials::from_env(), proxies: Proxies::Environment, ..Self::default() }
+        let (credentials, hosts) = (Credentials::from_env(), Hosts::from_env());
+        Self { credentials, hosts, proxies: Proxies::Environment, ..Self::default() }
     }
 }
 
@@ -95,9 +110,9 @@ pub struct Client {
 
 struct Shared {
     options: ClientOptions,
-    hosts: Hosts,
+    routes: Routes,
     pools: Mutex<BTreeMap<(Transport, Route), reqwest::Client>>,
-    authenticators: Mutex<BTreeMap<String, Arc<Authenticator>>>,
+    authenticators: Mutex<Vec<Arc<Authenticator>>>,
 }
 
 impl fmt::Debug for Client {
@@ -112,20 +127,20 @@ impl Client {
     /// # Errors
     /// When a file of certificates cannot be read.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
-        let hosts = Hosts {
-            insecure: options.insecure.clone(),
-            skip_tls_verify: options.skip_tls_verify.clone(),
-            ca: options.ca.clone(),
-        };
-        let shared = Shared { options, hosts, pools: Mutex::default(), authenticators: Mutex::default() };
+        let routes = Routes::from(&options);
+        let shared = Shared { options, routes, pools: Mutex::default(), authenticators: Mutex::default() };
         let client = Self { shared: Arc::new(shared) };
-        for (host, ca) in &client.shared.options.ca {
-            client.pool_for(Transport::Verified { ca: Some(ca.clone()) }, Route::Proxied, host)?;
+        let options = &client.shared.options;
+        for host in options.ca.keys().chain(options.client_certificates.keys()) {
+            let ca = options.ca.get(host).cloned().into_iter().collect();
+            let identity = options.client_certificates.get(host).cloned();
+            let tls = Tls { trust: Trust::Verified, ca, identity };
+            client.pool_for(Transport::Tls(tls), Route::Proxied, host)?;
         }
         Ok(client)
     }
 
-    /// Makes a client with the credentials and proxies of the environment.
+    /// Makes a client with the credentials, hosts and proxies of the environment.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -133,11 +148,21 @@ impl Client {
         Self::new(ClientOptions::from_env())
     }
 
-    /// Speaks for the repository of `name`: a [`Source`](rbuild_image::Source) and a [`Sink`](rbuild_image::Sink).
+    /// Speaks for the repository of `name`: a [`Source`](rbuild_image::Source) and a [`Sink`](rbuild_image::Sink). Where the
+    /// repository has mirrors, the source asks them first.
     ///
-    /// Tag and digest of `name` do not matter. Nothing is sent yet.
+    /// Tag and digest of `name` do not matter. Nothing is sent yet; what stands in the way is said by the first request.
     pub fn remote(&self, name: &Reference) -> Remote {
-        Remote::new(self.clone(), name.clone(), self.authenticator(name.registry()))
+        Remote::new(self, name, self.shared.routes.plan(name.registry(), name.repository()))
+    }
+
+    /// Tells what the name of an image means: Docker's grammar, and what [`Hosts::short_names`] makes of a name without a
+    /// registry.
+    ///
+    /// # Errors
+    /// The name breaks the grammar or is ambiguous.
+    pub fn reference(&self, text: &str) -> Result<Reference, Error> {
+        self.shared.routes.reference(text).map_err(Error::Hosts)
     }
 
     /// Asks a registry whether it accepts the credentials that these settings have for it.
@@ -145,9 +170,9 @@ impl Client {
     /// # Errors
     /// The registry refuses them, or cannot be spoken to.
     pub async fn check_login(&self, registry: &str) -> Result<Login, Error> {
-        let unknown = || Error::RegistryName(registry.to_owned());
-        let authenticator = self.authenticator(registry).ok_or_else(unknown)?;
-        let url = authenticator.base().join("v2/").map_err(|_| unknown())?;
+        let plan = self.shared.routes.plan(registry, "").map_err(Error::Hosts)?;
+        let authenticator = self.authenticator(&plan.origin.home);
+        let url = authenticator.home().api.clone();
         let (request, scopes) = (Request::new(Method::GET, url), Scopes::default());
         self.send(&request, &authenticator, Access { repository: "", scopes: &scopes }).await?;
         Ok(if authenticator.was_challenged().await { Login::Accepted } else { Login::NotAsked })
@@ -157,21 +182,26 @@ impl Client {
         &self.shared.options
     }
 
-    pub(crate) fn hosts(&self) -> &Hosts {
-        &self.shared.hosts
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.shared.routes
     }
 
-    /// The state of authorization at a registry; `None` when its name cannot stand in a URL.
-    fn authenticator(&self, registry: &str) -> Option<Arc<Authenticator>> {
-        let base = self.shared.hosts.base(registry)?;
+    /// The state of authorization at an origin.
+    pub(crate) fn authenticator(&self, home: &Arc<Home>) -> Arc<Authenticator> {
         let mut known = self.shared.authenticators.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = known.entry(registry.to_owned());
-        Some(entry.or_insert_with(|| Arc::new(Authenticator::new(registry.to_owned(), base))).clone())
+        if let Some(found) = known.iter().find(|known| known.home() == home) {
+            return found.clone();
+        }
+        let made = Arc::new(Authenticator::new(home.clone()));
+        known.push(made.clone());
+        made
     }
 
-    /// The connection pool for the host of `url`.
-    pub(crate) fn pool(&self, url: &Url) -> Result<reqwest::Client, Error> {
-        self.pool_for(self.shared.hosts.transport(url), route(url), url.host_str().unwrap_or_default())
+    /// The connection pool for the host of `url`, on behalf of an origin.
+    pub(crate) fn pool(&self, url: &Url, home: Option<&Home>) -> Result<reqwest::Client, Error> {
+        let own = home.and_then(|home| home.transport(url));
+        let transport = own.unwrap_or_else(|| self.shared.routes.transport(url));
+        self.pool_for(transport, route(url), url.host_str().unwrap_or_default())
     }
 
     fn pool_for(&self, transport: Transport, route: Route, host: &str) -> Result<reqwest::Client, Error> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rbuild_image::{Digest, DocumentError, StoreError, StoreErrorKind, VerifyError};
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::credentials::CredentialsError;
+use crate::hosts::HostsError;
 use crate::retry::{self, Temporary};
 use crate::tls::TlsError;
 
@@ -69,8 +71,10 @@ pub enum Error {
         limit: u64,
     },
     /// A manifest or an index is not what its media type says.
-    #[error("cannot read manifest {digest}")]
+    #[error("{url}: cannot read manifest {digest}")]
     Document {
+        /// The request's URL, redacted.
+        url: String,
         /// The digest of its bytes.
         digest: Digest,
         /// What is wrong with it.
@@ -101,6 +105,24 @@ pub enum Error {
     /// The credentials cannot be read.
     #[error("cannot look up credentials")]
     Credentials(#[from] CredentialsError),
+    /// The settings of this machine do not tell how to reach the registry, or forbid it.
+    #[error("cannot find the way to the registry")]
+    Hosts(#[source] Arc<HostsError>),
+    /// A mirror failed, and the registry itself or the last mirror did.
+    #[error("{last} (before it: {})", shown(earlier))]
+    Everywhere {
+        /// What the places said that were asked before.
+        earlier: Vec<Self>,
+        /// What the last place said.
+        #[source]
+        last: Box<Self>,
+    },
+    /// The registry has mirrors that do not serve such a name, and may not be asked itself.
+    #[error("no mirror of {registry} serves this, and {registry} itself may not be asked")]
+    NoPlace {
+        /// The registry.
+        registry: String,
+    },
     /// TLS cannot be set up.
     #[error("cannot set up the connection to {host}")]
     Tls {
@@ -177,6 +199,20 @@ impl Actual {
             Self::MoreThan(size) => format!("more than {size} bytes"),
         }
     }
+}
+
+/// Errors with their causes, on one line.
+fn shown(errors: &[Error]) -> String {
+    let one = |error: &Error| {
+        let mut text = error.to_string();
+        let mut next = std::error::Error::source(error);
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        text
+    };
+    errors.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// An answer that is not the one hoped for.
@@ -261,12 +297,17 @@ impl Error {
         match self {
             Self::Refused(refusal) => refusal.hint.clone(),
             Self::Authentication { source, .. } => source.hint(),
+            Self::Everywhere { last, .. } => last.hint(),
             Self::InsecureRealm { .. } => {
                 Some("allow plain HTTP for the token service's host, or serve it over HTTPS".into())
             }
             Self::ForeignRealm { registry, host } => {
                 Some(format!("if {host} is the token service of {registry}, name it as that in the settings"))
             }
+            Self::Hosts(error) => match &**error {
+                HostsError::Ambiguous { .. } => Some("write the name with its registry".to_owned()),
+                _ => None,
+            },
             Self::Transport { source, .. } if retry::find_in_chain::<rustls::Error>(source).is_some() => {
                 Some(
                     "name the registry's certificate authority, or plain HTTP, in the settings for this host"
@@ -282,6 +323,7 @@ impl Error {
         match self {
             Self::Refused(refusal) => Some(refusal.status),
             Self::Authentication { source, .. } => source.status(),
+            Self::Everywhere { last, .. } => last.status(),
             _ => None,
         }
     }
@@ -310,6 +352,9 @@ impl Error {
 
     pub(crate) fn kind(&self) -> StoreErrorKind {
         match self {
+            Self::Everywhere { last, .. } => last.kind(),
+            Self::NoPlace { .. } => StoreErrorKind::NotFound,
+            Self::Hosts(error) if matches!(**error, HostsError::Blocked { .. }) => StoreErrorKind::Denied,
             Self::Refused(refusal) => match refusal.status {
                 StatusCode::NOT_FOUND => StoreErrorKind::NotFound,
                 StatusCode::UNAUTHORIZED => StoreErrorKind::Unauthorized,

@@ -23,6 +23,7 @@ use url::Url;
 use crate::challenge::Challenge;
 use crate::client::Client;
 use crate::error::{Error, Refusal, redact, registry_errors};
+use crate::hosts::Home;
 use crate::retry::{self, Attempts};
 use crate::token::{Access, Authenticator};
 
@@ -114,6 +115,14 @@ pub(crate) struct Authorization<'a> {
     pub(crate) origin: &'a Url,
 }
 
+/// On whose behalf a request is sent.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sender<'a> {
+    pub(crate) authorization: Option<Authorization<'a>>,
+    /// Whose connections are used at its own host, and whose headers are sent to its own origin.
+    pub(crate) home: Option<&'a Home>,
+}
+
 impl Client {
     /// Sends a request on behalf of an authenticator, again when it fails for a temporary reason, and returns a
     /// successful answer. Any other is [`Error::Refused`].
@@ -160,12 +169,14 @@ impl Client {
         &self,
         request: &Request,
         authorization: Option<&HeaderValue>,
+        home: &Home,
         limit: u64,
     ) -> Result<Fetched, Error> {
         let authorization = authorization.map(|header| Authorization { header, origin: &request.url });
+        let sender = Sender { authorization, home: Some(home) };
         let mut attempts = Attempts::new(&self.options().retry);
         loop {
-            let outcome = match self.follow(request, authorization).await {
+            let outcome = match self.follow(request, sender).await {
                 Ok(response) if response.status().is_success() => {
                     self.read(&request.method, response, limit).await
                 }
@@ -186,16 +197,20 @@ impl Client {
         authenticator: &Authenticator,
         access: Access<'_>,
     ) -> Result<Response, Error> {
-        let origin = authenticator.base();
+        let home = &**authenticator.home();
+        let origin = &home.api;
         let header = authenticator.current(self, access).await?;
-        let authorization = header.as_ref().map(|header| Authorization { header, origin });
-        let mut response = self.follow(request, authorization).await?;
+        let sender = |header| Sender {
+            authorization: Option::map(header, |header| Authorization { header, origin }),
+            home: Some(home),
+        };
+        let mut response = self.follow(request, sender(header.as_ref())).await?;
         // A host we were sent on to has no say in where our credentials go.
         if asks_for_authorization(&response) && response.url().origin() == origin.origin() {
             let challenges = Challenge::from_headers(response.headers());
             let answer = authenticator.answer(self, &challenges, header.as_ref(), access).await?;
-            if let Some(header) = &answer {
-                response = self.follow(request, Some(Authorization { header, origin })).await?;
+            if answer.is_some() {
+                response = self.follow(request, sender(answer.as_ref())).await?;
             }
         }
         let status = response.status();
@@ -210,20 +225,28 @@ impl Client {
     }
 
     /// Sends a request and follows where it is redirected to.
-    pub(crate) async fn follow(
-        &self,
-        request: &Request,
-        authorization: Option<Authorization<'_>>,
-    ) -> Result<Response, Error> {
+    pub(crate) async fn follow(&self, request: &Request, sender: Sender<'_>) -> Result<Response, Error> {
+        let Sender { authorization, home } = sender;
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let mut headers = request.headers.clone();
+            if let Some(home) = home.filter(|home| home.api.origin() == url.origin()) {
+                headers.extend(home.headers.clone());
+            }
             if let Some(Authorization { header, origin }) = authorization
                 && origin.origin() == url.origin()
             {
                 headers.insert(AUTHORIZATION, header.clone());
             }
-            let response = self.transmit(&request.method, &url, headers, &request.body).await?;
+            let pool = self.pool(&url, home)?;
+            let response = self
+                .transmit(
+                    pool.request(request.method.clone(), url.clone()).headers(headers),
+                    &request.method,
+                    &url,
+                    &request.body,
+                )
+                .await?;
             if !redirects(&request.method, response.status()) {
                 return Ok(response);
             }
@@ -254,7 +277,7 @@ impl Client {
         let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
             return Err(protocol(method, from, "the `Location` is no URL".to_owned()));
         };
-        let is_plain = url.scheme() == "http" && from.scheme() == "https" && !self.hosts().is_plain(&url);
+        let is_plain = url.scheme() == "http" && from.scheme() == "https" && !self.routes().is_plain(&url);
         if is_plain && downgrade == Downgrade::Refused {
             let reason = format!("sent on from HTTPS to plain HTTP at {}", redact(&url));
             return Err(protocol(method, from, reason));
@@ -265,12 +288,11 @@ impl Client {
     /// One request, one answer.
     async fn transmit(
         &self,
+        mut builder: reqwest::RequestBuilder,
         method: &Method,
         url: &Url,
-        headers: HeaderMap,
         body: &Body,
     ) -> Result<Response, Error> {
-        let mut builder = self.pool(url)?.request(method.clone(), url.clone()).headers(headers);
         let sending = Sending::default();
         let mut patience = self.options().patience;
         builder = match body {

@@ -47,7 +47,7 @@
 //!   uploads from where the registry got to. Nothing else is tried again.
 //! - **A name never stands for something incomplete.** Blobs go before manifests, children before parents, tags last.
 //! - **The process stays yours.** No global TLS provider is installed. Credentials and proxies are read from the
-//!   environment only by [`Client::from_env`], [`ClientOptions::from_env`] and [`Credentials::from_env`]; the system's
+//!   environment only by constructors named `from_env`; the system's
 //!   certificates are found as OpenSSL does, `SSL_CERT_FILE` and `SSL_CERT_DIR` included.
 //!
 //! # Settings
@@ -85,6 +85,7 @@ mod error;
 mod exchange;
 mod hosts;
 mod manifests;
+mod mirrors;
 mod remote;
 mod retry;
 mod scope;
@@ -100,6 +101,7 @@ pub use credentials::{
     Kept, Outcome, Tried,
 };
 pub use error::{Actual, Error, Refusal, RegistryError, redact};
+pub use hosts::{ClientCertificate, Fallback, Hosts, HostsError, ShortNames};
 pub use remote::Remote;
 pub use retry::RetryPolicy;
 pub use tls::TlsError;

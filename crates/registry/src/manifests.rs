@@ -28,7 +28,7 @@ impl Remote {
         }
         let delivered = content_type(&headers);
         let document = ManifestOrIndex::parse(&delivered, body.clone())
-            .map_err(|source| Error::Document { digest, source })?;
+            .map_err(|source| Error::Document { url: redact(&url), digest, source })?;
         let known = media_type::is_manifest(&delivered) || media_type::is_index(&delivered);
         let media_type = if known { &delivered } else { document.media_type() };
         Ok(Resolved { descriptor: Descriptor::new(media_type, digest, body.len() as u64), bytes: body })

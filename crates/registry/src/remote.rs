@@ -14,6 +14,8 @@ use crate::client::Client;
 use crate::download::RemoteContent;
 use crate::error::Error;
 use crate::exchange::{Fetched, Request};
+use crate::hosts::{Fallback, HostsError, Place, Plan, PullFromMirror};
+use crate::mirrors;
 use crate::scope::Scopes;
 use crate::token::{Access, Authenticator};
 
@@ -29,9 +31,26 @@ pub struct Remote {
 struct Shared {
     client: Client,
     name: Reference,
-    authenticator: Option<Arc<Authenticator>>,
+    way: Result<Way, Arc<HostsError>>,
+    /// Asked before this one, in order.
+    mirrors: Vec<Mirror>,
+    /// Whether this one is asked when the mirrors have nothing.
+    fallback: Fallback,
     /// Upload sessions that registries opened instead of mounting a blob.
     sessions: Mutex<BTreeMap<Digest, Url>>,
+}
+
+/// The place itself, and who may see what there.
+struct Way {
+    place: Place,
+    authenticator: Arc<Authenticator>,
+}
+
+/// Another place of the same repository, to pull from.
+#[derive(Clone)]
+pub(crate) struct Mirror {
+    pub(crate) remote: Remote,
+    pub(crate) pulls: PullFromMirror,
 }
 
 impl fmt::Debug for Remote {
@@ -41,8 +60,22 @@ impl fmt::Debug for Remote {
 }
 
 impl Remote {
-    pub(crate) fn new(client: Client, name: Reference, authenticator: Option<Arc<Authenticator>>) -> Self {
-        Self { shared: Arc::new(Shared { client, name, authenticator, sessions: Mutex::default() }) }
+    pub(crate) fn new(client: &Client, name: &Reference, plan: Result<Plan, Arc<HostsError>>) -> Self {
+        let bare = |way, mirrors, fallback| {
+            let (client, name, sessions) = (client.clone(), name.clone(), Mutex::default());
+            Self { shared: Arc::new(Shared { client, name, way, mirrors, fallback, sessions }) }
+        };
+        let way = |place: Place| Way { authenticator: client.authenticator(&place.home), place };
+        match plan {
+            Err(error) => bare(Err(error), Vec::new(), Fallback::Always),
+            Ok(Plan { mirrors, origin, fallback }) => {
+                let mirror = |place: Place| Mirror {
+                    pulls: place.pulls,
+                    remote: bare(Ok(way(place)), Vec::new(), Fallback::Always),
+                };
+                bare(Ok(way(origin)), mirrors.into_iter().map(mirror).collect(), fallback)
+            }
+        }
     }
 
     /// The client this repository is spoken to through.
@@ -55,19 +88,39 @@ impl Remote {
         &self.shared.name
     }
 
+    /// The repository as it is called at this place.
     pub(crate) fn repository(&self) -> &str {
-        self.shared.name.repository()
+        self.shared.way.as_ref().map_or(self.shared.name.repository(), |way| &way.place.repository)
     }
 
     pub(crate) fn authenticator(&self) -> Result<&Authenticator, Error> {
-        let known = self.shared.authenticator.as_deref();
-        known.ok_or_else(|| Error::RegistryName(self.shared.name.registry().to_owned()))
+        Ok(&self.way()?.authenticator)
+    }
+
+    fn way(&self) -> Result<&Way, Error> {
+        self.shared.way.as_ref().map_err(|error| Error::Hosts(error.clone()))
+    }
+
+    /// The places to pull from, in order, for what is named by a digest or by a tag.
+    pub(crate) fn places(&self, has_digest: bool) -> Vec<&Self> {
+        let unwanted = if has_digest { PullFromMirror::TagOnly } else { PullFromMirror::DigestOnly };
+        let mirrors: Vec<&Self> = {
+            let fitting = self.shared.mirrors.iter().filter(|mirror| mirror.pulls != unwanted);
+            fitting.map(|mirror| &mirror.remote).collect()
+        };
+        let is_last = self.shared.mirrors.is_empty() || self.shared.fallback == Fallback::Always;
+        mirrors.into_iter().chain(is_last.then_some(self)).collect()
     }
 
     /// A URL below the repository: `path` is `manifests/latest`, `blobs/uploads/`.
     pub(crate) fn url(&self, path: &str) -> Result<Url, Error> {
-        let joined = self.authenticator()?.base().join(&format!("v2/{}/{path}", self.repository()));
-        joined.map_err(|_| Error::RegistryName(self.shared.name.registry().to_owned()))
+        let place = &self.way()?.place;
+        let joined = place.home.api.join(&format!("{}/{path}", place.repository));
+        let mut url = joined.map_err(|_| Error::RegistryName(self.shared.name.registry().to_owned()))?;
+        if let Some(namespace) = &place.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        Ok(url)
     }
 
     pub(crate) fn pull_scopes(&self) -> Scopes {
@@ -118,7 +171,25 @@ impl Remote {
 
     async fn resolve_name(&self, name: &Reference) -> Result<Resolved, Error> {
         self.check_repository(name)?;
-        self.get_manifest(name).await
+        let mut failures = mirrors::Failures::default();
+        for place in self.places(name.digest().is_some()) {
+            match place.get_manifest(name).await {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => failures.add(error),
+            }
+        }
+        Err(failures.into_error(self.name()))
+    }
+
+    async fn any_document(&self, descriptor: &Descriptor) -> Result<Bytes, Error> {
+        let mut failures = mirrors::Failures::default();
+        for place in self.places(true) {
+            match place.get_document(descriptor).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => failures.add(error),
+            }
+        }
+        Err(failures.into_error(self.name()))
     }
 
     async fn put_tag(&self, descriptor: &Descriptor, bytes: Bytes, name: &Reference) -> Result<(), Error> {
@@ -137,7 +208,7 @@ impl Source for Remote {
 
     fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Bytes, StoreError>> {
         Box::pin(async move {
-            let fetched = self.get_document(descriptor).await;
+            let fetched = self.any_document(descriptor).await;
             fetched.map_err(|error| error.into_store(self.doing("fetch", descriptor)))
         })
     }
@@ -147,7 +218,13 @@ impl Source for Remote {
         &'a self,
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<Arc<dyn Content>, StoreError>> {
-        let content: Arc<dyn Content> = Arc::new(RemoteContent::new(self.clone(), descriptor));
+        let open =
+            |remote: &Self| Arc::new(RemoteContent::new(remote.clone(), descriptor)) as Arc<dyn Content>;
+        let mut places: Vec<Arc<dyn Content>> = self.places(true).into_iter().map(open).collect();
+        let content = match places.pop() {
+            Some(only) if places.is_empty() => only,
+            last => Arc::new(mirrors::FirstOf::new(self.name(), places.into_iter().chain(last).collect())),
+        };
         Box::pin(async move { Ok(content) })
     }
 

@@ -1,6 +1,7 @@
 //! Authorization for one registry: which scheme it wants, and the tokens we hold for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,6 +19,7 @@ use crate::client::Client;
 use crate::credentials::{Credential, Outcome, Tried};
 use crate::error::{Error, redact};
 use crate::exchange::{Body, Fetched, Request, protocol};
+use crate::hosts::Home;
 use crate::scope::Scopes;
 
 /// The longest answer of a token service that is read, in bytes.
@@ -43,10 +45,7 @@ pub(crate) struct Access<'a> {
 /// wait for the same token then share it.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
-    /// The registry as references name it, under which credentials are looked up.
-    registry: String,
-    /// The registry's own URL.
-    base: Url,
+    home: Arc<Home>,
     state: Mutex<State>,
 }
 
@@ -69,13 +68,13 @@ struct Token {
 }
 
 impl Authenticator {
-    pub(crate) fn new(registry: String, base: Url) -> Self {
-        Self { registry, base, state: Mutex::default() }
+    pub(crate) fn new(home: Arc<Home>) -> Self {
+        Self { home, state: Mutex::default() }
     }
 
-    /// The registry's own URL, whose origin alone may see what this returns.
-    pub(crate) fn base(&self) -> &Url {
-        &self.base
+    /// The registry's own place, whose origin alone may see what this returns.
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.home
     }
 
     /// Tells whether the registry has asked for authorization so far.
@@ -128,7 +127,7 @@ impl Authenticator {
 
     /// Says what the user may do about a `401` or `403`: which credentials were used, or where none were found.
     pub(crate) async fn hint(&self, status: StatusCode) -> Option<String> {
-        let registry = &self.registry;
+        let registry = &self.home.registry;
         let state = self.state.lock().await;
         let tried = state.tried.as_ref()?;
         if let Some(used) = tried.iter().find(|tried| matches!(tried.outcome, Outcome::Used { .. })) {
@@ -171,7 +170,7 @@ impl Authenticator {
                 }
                 let fetched = self.fetch(state, client, bearer, Access { scopes: &wanted, ..access }).await;
                 let token = fetched.map_err(|source| Error::Authentication {
-                    registry: self.registry.clone(),
+                    registry: self.home.registry.clone(),
                     source: Box::new(source),
                 })?;
                 let header = token.header.clone();
@@ -210,7 +209,7 @@ impl Authenticator {
         let realm = |is_secret| self.realm(client, bearer, is_secret);
         let mut request = match &credential {
             Some(Credential::RegistryToken(token)) => {
-                let header = bearer_header(token, &self.base)?;
+                let header = bearer_header(token, &self.home.api)?;
                 return Ok(Token { header, scopes: scopes.clone(), expires: started + DEFAULT_LIFETIME });
             }
             Some(Credential::IdentityToken(token)) => exchange_request(realm(true)?, bearer, scopes, token),
@@ -225,7 +224,7 @@ impl Authenticator {
             _ => None,
         };
         let Fetched { url, body, .. } =
-            client.fetch_bare(&request, authorization.as_ref(), MAX_ANSWER).await?;
+            client.fetch_bare(&request, authorization.as_ref(), &self.home, MAX_ANSWER).await?;
         // The parser's own message is left out: it may quote the token.
         let answer: Answer = serde_json::from_slice(&body)
             .map_err(|_| protocol(&request.method, &url, "the token service answered no JSON".to_owned()))?;
@@ -240,7 +239,7 @@ impl Authenticator {
         client: &Client,
         repository: &str,
     ) -> Result<Option<Credential>, Error> {
-        let found = client.options().credentials.find(&self.registry, repository).await?;
+        let found = client.options().credentials.find(&self.home.registry, repository).await?;
         state.tried = Some(found.tried);
         Ok(found.credential)
     }
@@ -251,25 +250,25 @@ impl Authenticator {
     /// own host, to one of the same domain, and to those that settings name. Plain HTTP is for the registry's own host,
     /// when that is spoken to in plain HTTP anyway.
     fn realm(&self, client: &Client, bearer: &Bearer, carries_secret: bool) -> Result<Url, Error> {
-        let realm = self.base.join(&bearer.realm).ok().filter(Url::has_host).ok_or_else(|| {
-            protocol(&Method::GET, &self.base, "the challenge's realm is no URL".to_owned())
+        let realm = self.home.api.join(&bearer.realm).ok().filter(Url::has_host).ok_or_else(|| {
+            protocol(&Method::GET, &self.home.api, "the challenge's realm is no URL".to_owned())
         })?;
-        let same_host = self.base.host() == realm.host();
-        let is_plain = same_host && self.base.scheme() == "http";
+        let same_host = self.home.api.host() == realm.host();
+        let is_plain = same_host && self.home.api.scheme() == "http";
         match realm.scheme() {
             "https" => {}
-            "http" if is_plain || client.hosts().is_plain(&realm) => {}
+            "http" if is_plain || client.routes().is_plain(&realm) => {}
             _ => return Err(Error::InsecureRealm { realm: redact(&realm) }),
         }
         let host = realm.host_str().unwrap_or_default();
-        let named = client.options().token_services.get(&self.registry);
+        let named = client.options().token_services.get(&self.home.registry);
         let trusted = same_host
             || named.is_some_and(|hosts| hosts.contains(host))
-            || if carries_secret { same_site(&self.base, &realm) } else { !is_internal(&realm) };
+            || if carries_secret { same_site(&self.home.api, &realm) } else { !is_internal(&realm) };
         if trusted {
             return Ok(realm);
         }
-        Err(Error::ForeignRealm { registry: self.registry.clone(), host: host.to_owned() })
+        Err(Error::ForeignRealm { registry: self.home.registry.clone(), host: host.to_owned() })
     }
 }
 

@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::client::Client;
 use crate::error::{Error, redact};
-use crate::exchange::{Authorization, Downgrade, Request, refusal};
+use crate::exchange::{Authorization, Downgrade, Request, Sender, refusal};
 use crate::retry::{Attempts, RetryPolicy};
 
 /// Tries in all: a file elsewhere is worth less waiting than an image that is needed in any case.
@@ -91,7 +91,7 @@ impl Client {
         limit: u64,
     ) -> Result<Option<Download>, Error> {
         let authorization = authorization.map(|header| Authorization { header, origin: &request.url });
-        let mut response = self.follow(request, authorization).await?;
+        let mut response = self.follow(request, Sender { authorization, home: None }).await?;
         if response.status() == StatusCode::NOT_MODIFIED && request.headers.contains_key(IF_NONE_MATCH) {
             return Ok(None);
         }

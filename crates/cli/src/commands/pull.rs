@@ -10,10 +10,13 @@ use crate::settings;
 
 /// Copies the image of one platform into the store and prints its digest.
 pub(crate) async fn run(args: PullArgs) -> anyhow::Result<()> {
-    let name = settings::reference(&args.name)?;
+    let client = settings::client(&args.transfer.registry)?;
+    // The name of an image is checked first: a mistake in it is one of usage.
+    settings::reference(&args.name)?;
+    let name = client.reference(&args.name)?;
     let platform = settings::platform(args.platform.as_deref())?;
     let store = open_store(&args.transfer.store)?;
-    let remote = settings::client(&args.transfer.registry)?.remote(&name);
+    let remote = client.remote(&name);
     let (progress, on_progress) = watch(Direction::Pull, &name, args.transfer.quiet);
     let options = CopyOptions {
         platform: Some(platform),

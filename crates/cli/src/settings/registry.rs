@@ -1,10 +1,14 @@
 //! From registry flags to a client.
 
+use std::path::Path;
+
 use anyhow::Context as _;
-use rbuild_registry::{Client, ClientOptions, Credential, Credentials, CredentialsError};
+use rbuild_registry::{
+    Client, ClientCertificate, ClientOptions, Credential, Credentials, CredentialsError, Fallback, ShortNames,
+};
 
 use super::{Usage, key_value};
-use crate::args::{CredentialArgs, RegistryArgs};
+use crate::args::{CredentialArgs, FallbackMode, RegistryArgs};
 
 /// Makes the client for all registries: the environment's credentials, the flags' exceptions.
 ///
@@ -38,6 +42,35 @@ pub(crate) fn client_as(args: &RegistryArgs, credentials: Credentials) -> anyhow
         let registry = check_host("--registry-token-service", registry)?;
         let host = check_host("--registry-token-service", host)?;
         options.token_services.entry(registry).or_default().insert(host);
+    }
+    for text in &args.client_certificates {
+        let (host, files) = key_value("--registry-client-cert", text)?;
+        let (certificate, key) = match files.split_once(',') {
+            Some((certificate, key)) => (certificate.into(), Some(key.into())),
+            None => (files.into(), None),
+        };
+        let host = check_host("--registry-client-cert", host)?;
+        options.client_certificates.insert(host, ClientCertificate { certificate, key });
+    }
+    for text in &args.mirrors {
+        // Docker Hub is what most mirrors are of.
+        let (host, address) = text.split_once('=').unwrap_or(("docker.io", text));
+        let host = check_host("--registry-mirror", host)?;
+        options.mirrors.entry(host).or_default().push(address.to_owned());
+    }
+    options.fallback = match args.fallback {
+        FallbackMode::Always => Fallback::Always,
+        FallbackMode::Never => Fallback::Never,
+    };
+    if let Some(file) = &args.registries_conf {
+        options.hosts.registries_conf = Some(file.clone());
+        options.hosts.drop_ins.clear();
+        options.hosts.short_names = ShortNames::Taken;
+        check_exists("--registries-conf", file)?;
+    }
+    for directory in args.hosts_dir.iter().rev() {
+        check_exists("--hosts-dir", directory)?;
+        options.hosts.trees.insert(0, directory.clone());
     }
     options.user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
     Client::new(options).context("cannot set up the registry client")
@@ -79,6 +112,12 @@ fn given(text: &str) -> Result<(String, Credential), Usage> {
     }
     let credential = Credential::Basic { username: username.to_owned(), password: password.to_owned() };
     Ok((scope.to_owned(), credential))
+}
+
+/// What is named must be there: a mirror that is not used because of a slip of the pen is hard to see.
+fn check_exists(option: &str, path: &Path) -> Result<(), Usage> {
+    let found = path.metadata().map(drop);
+    found.map_err(|error| Usage::new(format!("{option} {}: {error}", path.display())))
 }
 
 /// Refuses a URL or a repository where a host is meant: it would never match.
