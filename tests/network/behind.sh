@@ -15,8 +15,8 @@ cleanup() {
   wait 2>/dev/null || true
   ip netns del "$ns" 2>/dev/null || true
   ip link del "$link" 2>/dev/null || true
-  ip link del "$link-s" 2>/dev/null || true
-  rm -rf "$dir"
+  ip addr del "$server/32" dev lo 2>/dev/null || true
+  rm -rf "$dir" "/dev/shm/rbuild$$-"*
 }
 trap cleanup EXIT
 fail() { echo "FAILED: $*" >&2; exit 1; }
@@ -25,7 +25,7 @@ ip netns add "$ns"
 ip link add "$link" type veth peer name eth0 netns "$ns"
 ip addr add "$proxy/30" dev "$link"; ip link set "$link" up
 ip -n "$ns" addr add "$inside/30" dev eth0; ip -n "$ns" link set eth0 up; ip -n "$ns" link set lo up
-ip link add "$link-s" type dummy; ip addr add "$server/32" dev "$link-s"; ip link set "$link-s" up
+ip addr add "$server/32" dev lo
 
 # An authority, a server's certificate and a client's.
 openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=authority -keyout "$dir/ca.key" -out "$dir/ca.crt" 2>/dev/null
@@ -62,12 +62,14 @@ http_port $proxy:3128
 http_access allow all
 access_log stdio:$dir/squid.log
 cache_log $dir/squid.cache
-pid_filename $dir/squid.pid
+pid_filename none
+visible_hostname proxy.invalid
+shutdown_lifetime 0 seconds
 cache deny all
 coredump_dir $dir
-cache_effective_user root
 EOF
-squid -N -f "$dir/squid.conf" >"$dir/squid.start" 2>&1 & pids+=($!)
+chown proxy "$dir"
+squid -N -n "rbuild$$" -f "$dir/squid.conf" >"$dir/squid.start" 2>&1 & pids+=($!)
 listens() { for _ in $(seq 200); do (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null && return; sleep 0.1; done; fail "nothing listens at $1:$2"; }
 listens 127.0.0.1 15077; listens "$server" 8443; listens "$server" 8444; listens "$proxy" 3128
 
@@ -92,9 +94,9 @@ for port in 8443 8444; do
   direct "$dir/seed$port" "${hosts[@]}" -q -t "$base" "$dir/context"  > /dev/null
   printf 'FROM %s\nCOPY Dockerfile /d\nRUN ["/bin/sh", "-c", "echo made > /made"]\n' "$base" > "$dir/context/Dockerfile"
   # push=true and the digest of what was made, once behind the proxy and once without.
-  behind=$(run "$dir/behind$port" "${hosts[@]}" -q -t "$app" "$dir/context") || fail "build and push behind the proxy, port $port"
+  behind=$(run "$dir/behind$port" "${hosts[@]}" -q --output-attrs rewrite-timestamp=true -t "$app" "$dir/context") || fail "build and push behind the proxy, port $port"
   pulled=$(run "$dir/pulled$port" pull "${hosts[@]}" -q "$app") || fail "pull behind the proxy, port $port"
-  without=$(direct "$dir/direct$port" "${hosts[@]}" -q --no-push -t "$app" "$dir/context")
+  without=$(direct "$dir/direct$port" "${hosts[@]}" -q --no-push --output-attrs rewrite-timestamp=true -t "$app" "$dir/context")
   [ "$pulled" = "$without" ] || fail "other images: $pulled behind the proxy, $without without"
   keys() { (cd "$1/cache" && find . -type f -printf '%P\n' | sort); }
   [ -n "$(keys "$dir/behind$port")" ] || fail "no cache keys in $dir/behind$port"

@@ -370,7 +370,12 @@ impl Routes {
 
     /// A mirror of the settings: `HOST[:PORT][/PATH]` or a URL; the path goes before the repository.
     fn flag_mirror(&self, address: &str, registry: &str, repository: &str) -> Result<Place, Arc<HostsError>> {
-        let invalid = || HostsError::Registry(address.to_owned());
+        // What stands before an @ may be a password.
+        let shown = address.rsplit('@').next().unwrap_or_default();
+        let invalid = || HostsError::Registry(shown.to_owned());
+        if shown != address {
+            return Err(Arc::new(HostsError::Registry(format!("…@{shown}"))));
+        }
         let (scheme, rest) = match address.split_once("://") {
             Some((scheme, rest)) => (Some(scheme), rest),
             None => (None, address),

@@ -38,7 +38,7 @@
 //!   hashing once. Wrong bytes are [`Error::Corrupt`] or a sink's error of kind
 //!   [`Corrupt`](rbuild_image::StoreErrorKind::Corrupt), and never land under a valid name.
 //! - **Credentials stay at their origin.** They are sent to the registry they were found for and to the token service it
-//!   names, over HTTPS or where plain HTTP is allowed. No redirect and no upload location carries them elsewhere, and no
+//!   names in its own domain, over HTTPS or where plain HTTP is allowed. No redirect and no upload location carries them elsewhere, and no
 //!   error shows them: URLs in errors are [redacted](redact).
 //! - **Tokens are asked for when needed** and shared between requests, so that a push at the end of a long build starts
 //!   with a fresh one. A registry that refuses a token gets one new token, not two.
@@ -49,6 +49,9 @@
 //! - **The process stays yours.** No global TLS provider is installed. Credentials and proxies are read from the
 //!   environment only by constructors named `from_env`; the system's
 //!   certificates are found as OpenSSL does, `SSL_CERT_FILE` and `SSL_CERT_DIR` included.
+//!
+//! - **Mirrors are places of their own.** A [`Remote`] pulls from the mirrors that settings and [`Hosts`] name before it asks the
+//!   registry; [`Fallback::Never`] leaves that out. Each place has its own credentials, headers and TLS, and no other sees them.
 //!
 //! # Settings
 //!

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::exchange::{Fetched, Request};
 use crate::hosts::{Fallback, HostsError, Place, Plan, PullFromMirror};
 use crate::mirrors;
+use crate::retry::Temporary;
 use crate::scope::Scopes;
 use crate::token::{Access, Authenticator};
 
@@ -101,15 +102,26 @@ impl Remote {
         self.shared.way.as_ref().map_err(|error| Error::Hosts(error.clone()))
     }
 
-    /// The places to pull from, in order, for what is named by a digest or by a tag.
+    /// The places to pull from, in order, for what is named by a digest or by a tag. A mirror that could not be reached before is
+    /// left out when the registry itself may be asked: each try costs some seconds.
     pub(crate) fn places(&self, has_digest: bool) -> Vec<&Self> {
         let unwanted = if has_digest { PullFromMirror::TagOnly } else { PullFromMirror::DigestOnly };
-        let mirrors: Vec<&Self> = {
-            let fitting = self.shared.mirrors.iter().filter(|mirror| mirror.pulls != unwanted);
-            fitting.map(|mirror| &mirror.remote).collect()
-        };
-        let is_last = self.shared.mirrors.is_empty() || self.shared.fallback == Fallback::Always;
-        mirrors.into_iter().chain(is_last.then_some(self)).collect()
+        let falls_back = self.shared.mirrors.is_empty() || self.shared.fallback == Fallback::Always;
+        let fitting = self.shared.mirrors.iter().filter(|mirror| mirror.pulls != unwanted);
+        let mirrors = fitting.map(|mirror| &mirror.remote);
+        let worth_it = mirrors.filter(|mirror| !(falls_back && mirror.is_unreachable()));
+        worth_it.chain(falls_back.then_some(self)).collect()
+    }
+
+    fn is_unreachable(&self) -> bool {
+        self.shared.way.as_ref().is_ok_and(|way| way.authenticator.is_unreachable())
+    }
+
+    /// Remembers when an error means that the place cannot be reached.
+    pub(crate) fn note(&self, error: &Error) {
+        if let (Some(Temporary::Unreachable), Ok(way)) = (error.temporary(), &self.shared.way) {
+            way.authenticator.note_unreachable();
+        }
     }
 
     /// A URL below the repository: `path` is `manifests/latest`, `blobs/uploads/`.
@@ -175,7 +187,10 @@ impl Remote {
         for place in self.places(name.digest().is_some()) {
             match place.get_manifest(name).await {
                 Ok(resolved) => return Ok(resolved),
-                Err(error) => failures.add(error),
+                Err(error) => {
+                    place.note(&error);
+                    failures.add(error);
+                }
             }
         }
         Err(failures.into_error(self.name()))
@@ -186,7 +201,10 @@ impl Remote {
         for place in self.places(true) {
             match place.get_document(descriptor).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) => failures.add(error),
+                Err(error) => {
+                    place.note(&error);
+                    failures.add(error);
+                }
             }
         }
         Err(failures.into_error(self.name()))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -47,6 +48,8 @@ pub(crate) struct Access<'a> {
 pub(crate) struct Authenticator {
     home: Arc<Home>,
     state: Mutex<State>,
+    /// No connection came about when one was last tried, with all the patience of the settings.
+    unreachable: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -69,12 +72,20 @@ struct Token {
 
 impl Authenticator {
     pub(crate) fn new(home: Arc<Home>) -> Self {
-        Self { home, state: Mutex::default() }
+        Self { home, state: Mutex::default(), unreachable: AtomicBool::new(false) }
     }
 
     /// The registry's own place, whose origin alone may see what this returns.
     pub(crate) fn home(&self) -> &Arc<Home> {
         &self.home
+    }
+
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_unreachable(&self) {
+        self.unreachable.store(true, Ordering::Relaxed);
     }
 
     /// Tells whether the registry has asked for authorization so far.

@@ -8,8 +8,6 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Registries")]
 pub(crate) struct RegistryArgs {
-    #[command(flatten)]
-    pub(crate) credentials: CredentialArgs,
     /// Speak plain HTTP to this registry; localhost needs no flag (repeatable)
     #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
     pub(crate) insecure: Vec<String>,
@@ -37,6 +35,9 @@ pub(crate) struct RegistryArgs {
     /// Send the credentials of a registry to this token service, which is of another domain (repeatable)
     #[arg(long = "registry-token-service", value_name = "HOST[:PORT]=HOST")]
     pub(crate) token_services: Vec<String>,
+    // Last: its heading is for all that follows.
+    #[command(flatten)]
+    pub(crate) credentials: CredentialArgs,
 }
 
 /// Who we are at registries.

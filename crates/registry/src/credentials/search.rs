@@ -217,7 +217,7 @@ impl Place {
             // A few kilobytes: handing them to a blocking thread would cost more than reading them.
             Self::File { path, missing } => match AuthFile::read(path) {
                 Err(CredentialsError::Read { source, .. })
-                    if *missing == Missing::IsFine && is_absent(source.kind()) =>
+                    if *missing == Missing::IsFine && is_absent(path, source.kind()) =>
                 {
                     Ok(None)
                 }
@@ -235,6 +235,11 @@ impl Place {
     }
 }
 
-fn is_absent(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+/// A usual place that this user may not even look at, as root's home is to others, is none.
+fn is_absent(path: &Path, kind: io::ErrorKind) -> bool {
+    match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+        io::ErrorKind::PermissionDenied => path.symlink_metadata().is_err(),
+        _ => false,
+    }
 }

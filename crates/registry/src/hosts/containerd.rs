@@ -154,7 +154,9 @@ fn place(directory: &Path, address: &str, entry: Entry) -> Result<HostPlace, Str
 /// The address of an API: `/v2` is added to what is written, unless the path is said to be whole.
 fn api(address: &str, is_whole: bool) -> Result<Url, String> {
     let with_scheme = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
-    let invalid = || format!("`{address}` is no address of a registry");
+    // What stands before an @ may be a password.
+    let shown = address.rsplit('@').next().unwrap_or_default();
+    let invalid = || format!("`{shown}` is no address of a registry");
     let mut url = Url::parse(&with_scheme).map_err(|_| invalid())?;
     let has_more = url.query().is_some() || url.fragment().is_some() || !url.username().is_empty();
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() || has_more {
@@ -265,6 +267,7 @@ mod tests {
         check("host = 1", "`host` is no table");
         check("[host.\"https://a\"]\ncapabilities = [\"pul\"]", "`pul` is no capability");
         check("[host.\"ssh://a\"]", "`ssh://a` is no address");
+        check("[host.\"https://u:hunter2@a\"]", "`a` is no address");
         check("[host.\"https://a\".header]\n\"a b\" = \"hunter2\"", "header `a b` cannot be sent");
     }
 

@@ -156,6 +156,17 @@ async fn blobs_that_a_mirror_lacks_or_breaks_off_come_from_the_registry() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_is_down_is_found_out_once() {
+    let (origin, _) = registry().await;
+    let (down, _alive) = broken("down").await;
+    let client = client(options(&origin, std::slice::from_ref(&down), Fallback::Always));
+    pull(&client, &origin.name("team/app:1")).await.unwrap();
+    // A failure now tells of the registry alone: the mirror was not asked again.
+    let error = pull(&client, &origin.name("team/other:1")).await.unwrap_err();
+    assert!(!chain(&error).contains(&down), "{}", chain(&error));
+}
+
+#[tokio::test]
 async fn blobs_that_a_mirror_falsifies_are_refused() {
     for body in ["{}".to_owned(), "x".repeat(20_000), "x".repeat(30_000)] {
         let (origin, _) = registry().await;
