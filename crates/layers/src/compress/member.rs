@@ -34,28 +34,78 @@ const FIXED: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 8, 0, b'R', b'B'
 /// Stored deflate blocks add 5 bytes to every 65535: a longer member was not made of [`MEMBER_INPUT`] bytes.
 const MAX_MEMBER: usize = MEMBER_INPUT + (MEMBER_INPUT >> 8) + HEADER + TRAILER;
 
-/// A deflate compressor for blocks; `level` is 0 to 9.
-pub(super) fn deflater(level: u32) -> Compressor {
-    let level = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
-    Compressor::new(level.unwrap_or_default())
+/// Makes members. What it makes of a block depends on the block and the level alone.
+pub(super) struct Deflater {
+    chosen: Compressor,
+    /// Finds out on samples whether a block is worth the time.
+    fast: Compressor,
+    stored: Compressor,
 }
 
-/// Makes one member of `block`, of [`MEMBER_INPUT`] bytes at most.
-pub(super) fn deflate(deflater: &mut Compressor, block: &[u8]) -> Vec<u8> {
-    let bound = deflater.deflate_compress_bound(block.len());
-    let mut member = vec![0; HEADER + bound + TRAILER];
-    let (header, body) = member.split_at_mut(HEADER);
-    let length = deflater
-        .deflate_compress(block, body)
-        .unwrap_or_else(|_| unreachable!("the buffer has libdeflate's own bound"));
-    let total = HEADER + length + TRAILER;
-    let (fixed, announced) = header.split_at_mut(FIXED.len());
-    fixed.copy_from_slice(&FIXED);
-    announced.copy_from_slice(&le32(total));
-    member.truncate(HEADER + length);
-    member.extend_from_slice(&crc32(block).to_le_bytes());
-    member.extend_from_slice(&le32(block.len()));
-    member
+impl Deflater {
+    /// A compressor for blocks; `level` is 0 to 9.
+    pub(super) fn new(level: u32) -> Self {
+        let level = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
+        let at = |level: i32| Compressor::new(CompressionLvl::new(level).unwrap_or_default());
+        Self { chosen: Compressor::new(level.unwrap_or_default()), fast: at(1), stored: at(0) }
+    }
+
+    /// Makes one member of `block`, of [`MEMBER_INPUT`] bytes at most.
+    pub(super) fn deflate(&mut self, block: &[u8]) -> Vec<u8> {
+        let is_hopeless =
+            is_flat(block) && samples(block).all(|sample| hardly_shrinks(&mut self.fast, sample));
+        let deflater = if is_hopeless { &mut self.stored } else { &mut self.chosen };
+        let bound = deflater.deflate_compress_bound(block.len());
+        let mut member = vec![0; HEADER + bound + TRAILER];
+        let (header, body) = member.split_at_mut(HEADER);
+        let length = compressed(deflater, block, body);
+        let total = HEADER + length + TRAILER;
+        let (fixed, announced) = header.split_at_mut(FIXED.len());
+        fixed.copy_from_slice(&FIXED);
+        announced.copy_from_slice(&le32(total));
+        member.truncate(HEADER + length);
+        member.extend_from_slice(&crc32(block).to_le_bytes());
+        member.extend_from_slice(&le32(block.len()));
+        member
+    }
+}
+
+/// Compresses into a buffer of libdeflate's own bound and returns the length.
+fn compressed(deflater: &mut Compressor, bytes: &[u8], into: &mut [u8]) -> usize {
+    let length = deflater.deflate_compress(bytes, into);
+    length.unwrap_or_else(|_| unreachable!("the buffer has libdeflate's own bound"))
+}
+
+/// Bytes of one sample: as far as deflate looks back.
+const SAMPLE: usize = 32 << 10;
+
+/// Beginning, middle and end of a block; shorter ones are one sample.
+fn samples(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let last = block.len().saturating_sub(SAMPLE);
+    [0, last / 2, last].into_iter().map(move |start| {
+        let end = (start + SAMPLE).min(block.len());
+        block.get(start..end).unwrap_or(block)
+    })
+}
+
+/// Tells whether all bytes come about equally often, as in what is compressed or encrypted already: the sum of the
+/// squares of their counts is less than an eighth above its least.
+fn is_flat(block: &[u8]) -> bool {
+    let (mut counts, mut total) = ([0_u64; 256], 0_u64);
+    for byte in samples(block).flatten() {
+        total += 1;
+        if let Some(count) = counts.get_mut(usize::from(*byte)) {
+            *count += 1;
+        }
+    }
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
+    squares * 256 < total * total / 8 * 9
+}
+
+/// Tells whether less than a fiftieth can be saved.
+fn hardly_shrinks(deflater: &mut Compressor, sample: &[u8]) -> bool {
+    let mut buffer = vec![0; deflater.deflate_compress_bound(sample.len())];
+    compressed(deflater, sample, &mut buffer) >= sample.len() / 50 * 49
 }
 
 /// Blocks are of 1 MiB, so that lengths always fit.

@@ -19,7 +19,7 @@ use std::thread::{self, Scope};
 pub(crate) use ahead::read_ahead;
 pub use decompress::{decompress, decompress_with};
 pub use member::MEMBER_INPUT;
-use rbuild_image::media_type;
+use rbuild_image::media_type::{self, LayerCompression};
 use zstd::zstd_safe::CParameter;
 
 /// How the bytes of a layer are stored.
@@ -48,10 +48,21 @@ impl Compression {
         }
     }
 
+    /// Returns how a layer of this media type, OCI's or Docker's, is stored; none if it is no layer we know.
+    #[must_use]
+    pub fn of_layer(media_type: &str) -> Option<Self> {
+        Some(match media_type::layer_compression(media_type)? {
+            LayerCompression::None => Self::None,
+            LayerCompression::Gzip => Self::Gzip,
+            LayerCompression::Zstd => Self::Zstd,
+        })
+    }
+
     const fn levels(self) -> (u32, u32, u32) {
         match self {
             Self::None => (0, 0, 0),
-            Self::Gzip => (0, 6, 9),
+            // Level 4 of libdeflate: smaller than what others make at their level 6.
+            Self::Gzip => (0, 4, 9),
             Self::Zstd => (1, 3, 22),
         }
     }
@@ -242,10 +253,10 @@ fn spawn_gzip<'scope>(scope: &'scope Scope<'scope, '_>, threads: NonZeroUsize, l
     for _ in 0..threads.get() {
         let queue = std::sync::Arc::clone(&queue);
         scope.spawn(move || {
-            let mut deflater = member::deflater(level);
+            let mut deflater = member::Deflater::new(level);
             while let Some(Job { block, reply }) = next_job(&queue) {
                 // The writer is gone when the sink failed; the producer learns of that by itself.
-                let _ = reply.send(member::deflate(&mut deflater, &block));
+                let _ = reply.send(deflater.deflate(&block));
             }
         });
     }

@@ -109,6 +109,39 @@ fn incompressible_input_hardly_grows() {
 }
 
 #[test]
+fn what_cannot_shrink_is_stored_and_what_repeats_is_not() {
+    let noise = &sample(6 << 19)[2 << 19..3 << 19];
+    let gzip = |bytes: &[u8]| packed(&encoding(Compression::Gzip), bytes, 1 << 16).len();
+    // Stored blocks add five bytes for every 65535.
+    let stored = |length: usize| length + 28 + 5 * length.div_ceil(65535);
+    assert_eq!(gzip(noise), stored(noise.len()));
+    assert_eq!(gzip(&noise[..1000]), stored(1000));
+    // All bytes equally often, but twice within the window of 32 KiB.
+    let repeated = noise[..15_000].repeat(20);
+    assert!(gzip(&repeated) < repeated.len() / 10, "{} of {}", gzip(&repeated), repeated.len());
+    let counting: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    assert!(gzip(&counting) < counting.len() / 50);
+}
+
+/// RFC 1952, section 2.2: a file is a series of members. Not every program believes it.
+#[test]
+fn gzip_and_python_read_what_we_write() {
+    let bytes = sample(5 * MEMBER_INPUT + 99);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("layer.gz");
+    std::fs::write(&path, packed(&encoding(Compression::Gzip), &bytes, 1 << 16)).unwrap();
+    let python = "import gzip,sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
+    let readers: [&[&str]; 2] = [&["gzip", "-cd"], &["python3", "-c", python]];
+    for reader in readers {
+        let mut command = std::process::Command::new(reader[0]);
+        match command.args(&reader[1..]).arg(&path).output() {
+            Ok(output) => assert!(output.status.success() && output.stdout == bytes, "{reader:?}"),
+            Err(error) => println!("skipped: {}: {error}", reader[0]),
+        }
+    }
+}
+
+#[test]
 fn other_readers_see_plain_gzip() {
     let bytes = sample(2 * MEMBER_INPUT + 99);
     let stored = packed(&encoding(Compression::Gzip), &bytes, 1 << 16);
