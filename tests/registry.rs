@@ -58,6 +58,21 @@ fn several_tags_and_what_is_there_is_not_sent_again() {
 }
 
 #[test]
+fn a_layer_that_another_repository_has_is_mounted() {
+    let world = World::new();
+    let Some(registry) = Registry::open(&world.path("registry")) else { return };
+    world.file("a", "a");
+    world.dockerfile("FROM scratch\nCOPY a /\n");
+    let build = |name: &str| {
+        let name = registry.image(name);
+        world.rbuild(&["-t", &name, "--no-cache", "--progress", "plain", "."]).success().stderr
+    };
+    assert!(!build("first/app").contains("mounted"));
+    let second = build("second/app");
+    assert!(second.contains("mounted"), "{second}");
+}
+
+#[test]
 fn a_password_is_taken_from_the_docker_config() {
     let world = World::new();
     let Some(registry) = Registry::with_password(&world.path("registry")) else { return };

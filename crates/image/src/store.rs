@@ -105,9 +105,9 @@ pub trait Source: Send + Sync {
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<Arc<dyn Content>, StoreError>>;
 
-    /// Names the registry and repository this source reads, for mounts from there; `None` when it is none.
-    fn origin(&self) -> Option<Reference> {
-        None
+    /// Names repositories that hold a blob as far as is known, for mounts from there, the best first.
+    fn origins(&self, _blob: &Descriptor) -> Vec<Reference> {
+        Vec::new()
     }
 }
 

@@ -119,7 +119,7 @@ pub enum CopyError {
 /// Copies what `name` stands for in `source` to `sink` and returns the descriptor of what was copied.
 ///
 /// Blobs go first, several at once; then manifests, children before parents; the tags last, so that no name ever stands
-/// for something incomplete. What the sink has is not read; what it can mount from the source's repository is not sent.
+/// for something incomplete. What the sink has is not read; what it can mount from a repository that the source knows of is not sent.
 ///
 /// # Errors
 /// The first failure ends the copy; see [`CopyError`].
@@ -151,9 +151,8 @@ pub async fn copy_manifest(
     plan.visit(root.clone(), 0).await?;
     let Plan { blobs, manifests, .. } = plan;
 
-    let origin = source.origin();
     let transfers = blobs.into_iter().map(|blob| {
-        let job = BlobCopy { source, sink, origin: origin.as_ref(), options };
+        let job = BlobCopy { source, sink, options };
         async move { job.run(blob).await }
     });
     stream::iter(transfers).buffer_unordered(options.jobs.max(1)).try_collect::<()>().await?;
@@ -241,7 +240,6 @@ impl<'a> Plan<'a> {
 struct BlobCopy<'a> {
     source: &'a dyn Source,
     sink: &'a dyn Sink,
-    origin: Option<&'a Reference>,
     options: &'a CopyOptions,
 }
 
@@ -259,10 +257,10 @@ impl BlobCopy<'_> {
         if self.sink.exists(blob).await? {
             return Ok(Transfer::Exists);
         }
-        if let Some(origin) = self.origin
-            && self.sink.mount(blob, origin).await?
-        {
-            return Ok(Transfer::Mounted);
+        for origin in self.source.origins(blob) {
+            if self.sink.mount(blob, &origin).await? {
+                return Ok(Transfer::Mounted);
+            }
         }
         let watch = Watch::new(blob, self.options);
         watch.report(Transfer::Started);

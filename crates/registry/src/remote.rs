@@ -246,8 +246,8 @@ impl Source for Remote {
         Box::pin(async move { Ok(content) })
     }
 
-    fn origin(&self) -> Option<Reference> {
-        Some(self.shared.name.clone())
+    fn origins(&self, _blob: &Descriptor) -> Vec<Reference> {
+        vec![self.shared.name.clone()]
     }
 }
 

@@ -9,13 +9,15 @@ use rbuild_image::{
 };
 use rbuild_layers::Store;
 
-use super::Product;
+use super::{Places, Product};
 use crate::images::Origin;
 
 /// A finished product whose blobs need not be in one place.
 pub(crate) struct Assembled<'a> {
     pub product: &'a Product,
     pub store: &'a Store,
+    /// Where layers are that were pushed before.
+    pub places: Places,
 }
 
 impl Assembled<'_> {
@@ -67,8 +69,8 @@ impl Source for Assembled<'_> {
         })
     }
 
-    fn origin(&self) -> Option<Reference> {
-        let mut layers = self.product.images.iter().flat_map(|image| &image.finished.manifest.value().layers);
-        layers.find_map(|layer| self.base_of(layer)).and_then(|source| source.origin())
+    fn origins(&self, blob: &Descriptor) -> Vec<Reference> {
+        let base = self.base_of(blob).map(|source| source.origins(blob)).unwrap_or_default();
+        base.into_iter().chain(self.places.of(&blob.digest).cloned()).collect()
     }
 }

@@ -7,8 +7,8 @@ use rbuild_layers::Changes;
 use rbuild_registry::Client;
 
 use super::{
-    Assembled, Destination, ExportError, OciForm, OutputKind, Outputs, PlatformImage, Product, archive,
-    layout, local, push,
+    Assembled, Destination, ExportError, OciForm, OutputKind, Outputs, Places, PlatformImage, Product,
+    archive, layout, local, push,
 };
 use crate::build::OnEvent;
 use crate::error::BuildError;
@@ -96,7 +96,7 @@ impl Exporter<'_> {
     }
 
     fn assembled(&self) -> Assembled<'_> {
-        Assembled { product: self.product, store: self.executor.store() }
+        Assembled { product: self.product, store: self.executor.store(), places: Places::default() }
     }
 
     /// The documents go into the store, the name list stays as it is, and base layers stay where they are.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rbuild_image::Reference;
 use rbuild_registry::{Client, CopyError, CopyOptions, Progress, copy_manifest};
 
-use super::Assembled;
+use super::{Assembled, Places};
 use crate::build::OnEvent;
 use crate::error::BuildError;
 use crate::event::{Event, Transfer, TransferState};
@@ -29,7 +29,12 @@ pub(crate) async fn push(
             |source: CopyError| BuildError::Push { name: first.to_string(), source: Box::new(source) };
         let on_progress = progress(&first, Arc::clone(on_event));
         let options = CopyOptions { tags, on_progress: Some(on_progress), ..CopyOptions::default() };
-        copy_manifest(image, &client.remote(&first), image.product.root(), &options).await.map_err(failed)?;
+        let places = Places::read(image.store, &first);
+        let image = Assembled { places, ..*image };
+        copy_manifest(&image, &client.remote(&first), image.product.root(), &options)
+            .await
+            .map_err(failed)?;
+        image.places.add(&image.product.tree().layers, &first, image.store);
     }
     Ok(())
 }

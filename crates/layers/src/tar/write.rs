@@ -69,8 +69,36 @@ pub enum WriteError {
 /// # Errors
 /// A content cannot be read or has another length than its attributes say; the writer fails.
 pub fn write_changes<W: Write>(changes: &Changes, writer: W, clamp: Option<i64>) -> Result<W, WriteError> {
+    write(changes, writer, clamp, Bodies::Written)
+}
+
+/// Writes all of the stream that [`write_changes`] writes but the bytes of the files, none of which is opened.
+///
+/// # Errors
+/// What cannot stand in an archive; the writer fails.
+pub(crate) fn write_headers<W: Write>(
+    changes: &Changes,
+    writer: W,
+    clamp: Option<i64>,
+) -> Result<W, WriteError> {
+    write(changes, writer, clamp, Bodies::LeftOut)
+}
+
+/// What happens to the bytes of files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    Written,
+    LeftOut,
+}
+
+fn write<W: Write>(
+    changes: &Changes,
+    writer: W,
+    clamp: Option<i64>,
+    bodies: Bodies,
+) -> Result<W, WriteError> {
     let output = BufWriter::with_capacity(128 << 10, writer);
-    let mut tar = Writer { output, clamp, buffer: vec![0; 64 << 10], opener: Opener::default() };
+    let mut tar = Writer { output, clamp, bodies, buffer: vec![0; 64 << 10], opener: Opener::default() };
     let mut later = Vec::new();
     for (path, entry) in changes.iter().filter(|(path, _)| !path.as_os_str().is_empty()) {
         let Entry::HardLink(target) = entry else {
@@ -95,6 +123,7 @@ pub fn write_changes<W: Write>(changes: &Changes, writer: W, clamp: Option<i64>)
 struct Writer<W: Write> {
     output: BufWriter<W>,
     clamp: Option<i64>,
+    bodies: Bodies,
     buffer: Vec<u8>,
     opener: Opener,
 }
@@ -154,7 +183,7 @@ impl<W: Write> Writer<W> {
         };
         let header = Header { path: &name, flag, link, size };
         self.header(&header, meta).map_err(WriteError::Output)?;
-        if size > 0 { self.content(path, content, size) } else { Ok(()) }
+        if size > 0 && self.bodies == Bodies::Written { self.content(path, content, size) } else { Ok(()) }
     }
 
     fn content(&mut self, path: &Path, content: &Content, size: u64) -> Result<(), WriteError> {
