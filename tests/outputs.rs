@@ -146,3 +146,32 @@ fn umoci_unpacks_what_we_write() {
     );
     assert_eq!(std::fs::read_to_string(bundle.join("dir/data")).expect("the file"), "content");
 }
+
+#[test]
+fn force_compression_converts_the_layers_of_the_base() {
+    let world = world();
+    world.build_layout("base", &[]);
+    world.file("more", "more");
+    world.dockerfile("FROM base\nCOPY more /more\n");
+    let context = format!("base=oci-layout://{}", world.path("base").display());
+    let build = |name: &str, attributes: &str| {
+        let dest = world.path(name);
+        let output = format!("type=oci,tar=false,dest={},{attributes}", dest.display());
+        world.rbuild(&["--build-context", &context, "--output", &output, "."]).success();
+        Image::open(&dest)
+    };
+    let types = |image: &Image| -> Vec<String> {
+        let layers = image.manifest["layers"].as_array().expect("a list").iter();
+        layers.map(|layer| layer["mediaType"].as_str().expect("a text").replace(LAYER, "")).collect()
+    };
+    let kept = build("kept", "compression=zstd");
+    assert_eq!(types(&kept), ["gzip", "zstd"]);
+    let forced = build("forced", "compression=zstd,force-compression=true");
+    assert_eq!(types(&forced), ["zstd", "zstd"]);
+    assert_eq!(forced.manifest["config"], kept.manifest["config"]);
+    assert_eq!(forced.layers(), 2);
+    let back = build("back", "compression=gzip,force-compression=true");
+    assert_eq!(back.manifest["layers"][0], kept.manifest["layers"][0]);
+}
+
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+";

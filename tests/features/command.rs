@@ -67,6 +67,11 @@ pub(super) const COMMAND: &[Group] = &[
                 &["-o", "type=oci,dest=../zstd.tar,compression=zstd"],
                 &[Written("zstd.tar")],
             ),
+            row(
+                "force-compression",
+                &["-o", "type=oci,dest=../forced.tar,compression=zstd,force-compression=true"],
+                &[Written("forced.tar")],
+            ),
             row("compression=estargz", &["-o", "type=oci,dest=../estargz.tar,compression=estargz"], &[]),
             row(
                 "rewrite-timestamp",

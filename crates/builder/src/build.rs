@@ -19,7 +19,7 @@ use crate::devices;
 use crate::error::BuildError;
 use crate::event::Event;
 use crate::execute::{Clock, Executor, ExecutorSettings, HostCredentials, OpenedContext, Remotes};
-use crate::export::{Annotations, Exporter, Output, Outputs, Product};
+use crate::export::{self, Annotations, BaseLayers, Exporter, Output, Outputs, Product};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
 use crate::plan::{self, ImageRequest, JoinedPlan, PlanOptions, Scope};
@@ -189,6 +189,10 @@ impl Build {
             Ok(result) => result?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return Err(BuildError::Cancelled),
+        };
+        let stages = match outputs.base_layers() {
+            BaseLayers::Keep => stages,
+            BaseLayers::Recompress => self.cancellable(export::recompress(&executor, stages)).await??,
         };
 
         let created = executor.clock().epoch_text();

@@ -53,4 +53,4 @@ pub use snapshot::{Active, ActiveRootfs, MountPoint, Overlay, Plain, SnapshotErr
 pub use store::{BlobWriter, Scratch, Store, StoreDirError, TreeError};
 pub use unpack::{Limits, UnpackError, Unpacked, read_archive, unpack};
 pub use view::{Descend, Follow, Resolved, View, Visit};
-pub use writer::{LayerError, LayerOptions, write_layer};
+pub use writer::{LayerError, LayerOptions, recompress, write_layer};

@@ -1,9 +1,14 @@
 //! Changes in, a stored layer out, in one pass.
 
+mod known;
+mod recompress;
+
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
-use rbuild_image::{Descriptor, DiffId, Digester, Layer};
+use rbuild_image::{Descriptor, DiffId, Digest, Digester, Layer};
+
+pub use recompress::recompress;
 
 use crate::change::Changes;
 use crate::compress::{Compression, CompressionError, Encoding, compress};
@@ -38,36 +43,66 @@ pub enum LayerError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreDirError),
+    /// A layer that was to be converted cannot be read.
+    #[error("cannot read layer {digest} to recompress it")]
+    Recompress {
+        /// The layer's digest.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
+    /// A layer that was to be converted is not the one its image's config speaks of.
+    #[error("layer {digest} unpacks to {}, the image's config says {}", actual.0, expected.0)]
+    DiffId {
+        /// The layer's digest.
+        digest: Digest,
+        /// The diff ID of the config.
+        expected: DiffId,
+        /// The diff ID of the blob.
+        actual: DiffId,
+    },
 }
 
 /// Writes `changes` as a layer blob into `store` and returns its descriptor and diff ID.
 ///
 /// Each byte passes once: archive and diff ID on this thread, compression on others, digest and file on one
-/// more. Equal changes and options give equal bytes. When it fails, nothing is stored.
+/// more. Equal changes and options give equal bytes. A layer whose blob is there already, as its bytes tell, is not
+/// compressed again. When it fails, nothing is stored.
 ///
 /// # Errors
 /// A file of `changes` cannot be read or has not the size announced; the level does not exist; the blob cannot
 /// be written.
 pub fn write_layer(changes: &Changes, store: &Store, options: &LayerOptions) -> Result<Layer, LayerError> {
     let encoding = Encoding::new(options.compression, options.level, options.threads)?;
+    let record = known::Record::of(changes, options)?;
+    if let Some(layer) = record.find(changes, store, options)? {
+        return Ok(layer);
+    }
     let mut blob = store.blob_writer()?;
     let diff_id = compress(&encoding, &mut blob, |sink| -> Result<DiffId, LayerError> {
-        let archive = Hashed { sink, digester: Digester::new() };
-        let archive = write_changes(changes, archive, options.clamp)?;
+        let archive = write_changes(changes, Hashed::new(sink), options.clamp)?;
         Ok(DiffId(archive.digester.finish()))
     })?;
     let (digest, size) = blob.finish(None)?;
     let descriptor = Descriptor::new(options.compression.media_type(), digest, size);
-    Ok(Layer { descriptor, diff_id })
+    let layer = Layer { descriptor, diff_id };
+    record.keep(&layer, store)?;
+    Ok(layer)
 }
 
 /// Passes bytes on and hashes them.
-struct Hashed<'a> {
-    sink: &'a mut dyn Write,
+struct Hashed<W> {
+    sink: W,
     digester: Digester,
 }
 
-impl Write for Hashed<'_> {
+impl<W> Hashed<W> {
+    fn new(sink: W) -> Self {
+        Self { sink, digester: Digester::new() }
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.sink.write(bytes)?;
         self.digester.update(bytes.get(..written).unwrap_or(bytes));

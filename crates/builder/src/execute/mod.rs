@@ -34,7 +34,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_image::{ChainId, Digest, Layer};
 use rbuild_layers::{
-    Active, Changes, LayerOptions, Limits, Overlay, Plain, Scratch, Snapshotter, Store, View, write_layer,
+    Active, Changes, LayerOptions, Limits, Overlay, Plain, Scratch, Snapshotter, Store, View, recompress,
+    write_layer,
 };
 use rbuild_sandbox::{Cancel, Isolation, RootfsForm, Sandbox, Unavailable};
 
@@ -57,6 +58,7 @@ use crate::cache::local::{LocalCache, StepResult};
 use crate::context::ContextDir;
 use crate::error::BuildError;
 use crate::event::{Event, StepId};
+use crate::export::ExportError;
 use crate::images::{BaseImage, Images, Origin};
 use crate::options::{BuildOptions, CacheUse};
 use crate::plan::{ImageRequest, Source, Step, StepKind};
@@ -453,6 +455,19 @@ impl Executor {
 
     pub(crate) fn store(&self) -> &Store {
         &self.settings.store
+    }
+
+    /// A layer in the compression of new ones. Asked between layers whether the build is cancelled.
+    pub(crate) fn recompress(&self, layer: &Layer) -> Result<Layer, BuildError> {
+        if self.cancel().is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        let converted = recompress(layer, &self.settings.store, &self.settings.layers);
+        Ok(converted.map_err(ExportError::Recompress)?)
+    }
+
+    pub(crate) fn on_event(&self) -> &OnEvent {
+        &self.settings.on_event
     }
 
     fn making(&self) -> Making<'_> {

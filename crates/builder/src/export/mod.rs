@@ -7,8 +7,10 @@ mod exporter;
 mod layout;
 mod local;
 mod outputs;
+mod places;
 mod product;
 mod push;
+mod recompress;
 
 use std::path::PathBuf;
 
@@ -20,8 +22,10 @@ pub(crate) use annotations::Annotations;
 pub(crate) use assembled::Assembled;
 pub(crate) use exporter::Exporter;
 pub(crate) use outputs::Outputs;
+pub(crate) use places::Places;
 pub(crate) use product::{PlatformImage, Product};
 pub(crate) use push::push;
+pub(crate) use recompress::recompress;
 
 /// One place the result goes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,12 +94,29 @@ pub struct LayerAttributes {
     pub level: Option<u32>,
     /// Whether file times later than `SOURCE_DATE_EPOCH` become it.
     pub timestamps: Timestamps,
+    /// What becomes of the layers that were there before the build.
+    pub base_layers: BaseLayers,
 }
 
 impl Default for LayerAttributes {
     fn default() -> Self {
-        Self { compression: Compression::Gzip, level: None, timestamps: Timestamps::Keep }
+        Self {
+            compression: Compression::Gzip,
+            level: None,
+            timestamps: Timestamps::Keep,
+            base_layers: BaseLayers::Keep,
+        }
     }
+}
+
+/// What becomes of the layers of a base image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BaseLayers {
+    /// They stay as they are.
+    #[default]
+    Keep,
+    /// Those of another compression are compressed anew; what is in them, and so the config, stays.
+    Recompress,
 }
 
 /// What happens to file times in new layers.
@@ -122,6 +143,9 @@ pub enum ExportError {
     /// A layer of the base could not be fetched.
     #[error("cannot fetch the layers of the base")]
     Fetch(#[source] rbuild_image::StoreError),
+    /// A layer of the base could not be compressed anew.
+    #[error("cannot recompress the layers of the base")]
+    Recompress(#[source] rbuild_layers::LayerError),
     /// The rootfs could not be read.
     #[error("cannot read the rootfs")]
     Rootfs(#[source] Box<dyn std::error::Error + Send + Sync>),

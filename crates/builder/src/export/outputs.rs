@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rbuild_image::{Reference, names_registry};
 use rbuild_layers::LayerOptions;
 
-use super::{ExportError, LayerAttributes, Output, OutputKind, Timestamps};
+use super::{BaseLayers, ExportError, LayerAttributes, Output, OutputKind, Timestamps};
 use crate::error::BuildError;
 use crate::options::{BuildOptions, Push};
 use crate::platforms::Shape;
@@ -57,6 +57,11 @@ impl Outputs {
     /// Which, in order; those that leave the machine come last.
     pub(crate) fn kinds(&self) -> &[OutputKind] {
         &self.kinds
+    }
+
+    /// What becomes of the layers of the base.
+    pub(crate) fn base_layers(&self) -> BaseLayers {
+        self.layers.base_layers
     }
 
     /// How new layers are written.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use rbuild_builder::export::{Destination, LayerAttributes, OciForm, Output, OutputKind, Timestamps};
+use rbuild_builder::export::{
+    BaseLayers, Destination, LayerAttributes, OciForm, Output, OutputKind, Timestamps,
+};
 use rbuild_dockerfile::nearest;
 use rbuild_image::Reference;
 use rbuild_layers::compress::Compression;
@@ -132,15 +134,15 @@ impl Keys<'_> {
             }
             _ => {}
         }
-        if self.flag("force-compression")? == Some(true) {
-            return Err(Usage::new("force-compression=true is not supported yet")
-                .hint("layers of the base image keep their compression"));
-        }
+        let base_layers = match self.flag("force-compression")? {
+            Some(true) => BaseLayers::Recompress,
+            _ => BaseLayers::Keep,
+        };
         let timestamps = match self.flag("rewrite-timestamp")? {
             Some(true) => Timestamps::Rewrite,
             _ => Timestamps::Keep,
         };
-        Ok(LayerAttributes { compression, level, timestamps })
+        Ok(LayerAttributes { compression, level, timestamps, base_layers })
     }
 
     fn finish(self, kind: &str) -> Result<(), Usage> {
@@ -271,6 +273,8 @@ mod tests {
         check("compression=uncompressed", LayerAttributes { compression: Compression::None, ..none });
         check("rewrite-timestamp=1", LayerAttributes { timestamps: Timestamps::Rewrite, ..none });
         check("force-compression=false,oci-mediatypes=true", none);
+        let base_layers = BaseLayers::Recompress;
+        check("force-compression=true", LayerAttributes { base_layers, ..none });
     }
 
     #[test]
@@ -292,7 +296,6 @@ mod tests {
         check("type=image,compression-level=10", "compression-level=10 is not a number from 0 to 9");
         check("type=image,oci-mediatypes=false", "oci-mediatypes=false: images have OCI media types");
         check("type=docker,oci-mediatypes=true", "oci-mediatypes=true: type=docker has Docker's media types");
-        check("type=image,force-compression=true", "force-compression=true is not supported yet");
         check("type=oci,\"dest=x", "--output \"type=oci,\\\"dest=x\" has an open quote");
         check("a,b", "\"a,b\": \"a\" is not key=value");
         let hint = parse("type=oci,dst=x", false).unwrap_err().hint;

@@ -105,3 +105,54 @@ fn levels_that_do_not_exist_are_refused() {
     let error = write_layer(&Changes::new(), &store, &options).unwrap_err();
     assert_eq!(error.to_string(), "compression level 10 of gzip is not between 0 and 9");
 }
+
+#[test]
+fn a_layer_that_is_there_is_not_compressed_again() {
+    let (directory, store) = store();
+    let tree = directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let write = |content: &[u8]| {
+        fs::write(tree.join("file"), content).unwrap();
+        let meta = Meta { size: content.len() as u64, ..Meta::new(Kind::File, 0o644) };
+        let content = Content::Path { root: Root::open(&tree).unwrap(), path: "file".into() };
+        let mut changes = Changes::new();
+        changes.insert("file", Entry::Node { meta, content });
+        write_layer(&changes, &store, &LayerOptions::default()).unwrap()
+    };
+    let inode = |layer: &Layer| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(store.blob_path(&layer.descriptor.digest)).unwrap().ino()
+    };
+    let first = write(b"some bytes");
+    let made = inode(&first);
+    assert_eq!((write(b"some bytes"), inode(&first)), (first.clone(), made));
+    let other = write(b"same sizes");
+    assert_ne!(other, first, "attributes alone say nothing");
+    assert_eq!(write(b"some bytes"), first);
+
+    let damaged = store.blob_path(&first.descriptor.digest);
+    let size = usize::try_from(first.descriptor.size).unwrap();
+    fs::write(&damaged, vec![0; size]).unwrap();
+    assert_eq!(write(b"some bytes"), first);
+    store.verify_blob(&first.descriptor).unwrap();
+    fs::remove_file(&damaged).unwrap();
+    assert_eq!(write(b"some bytes"), first);
+    store.verify_blob(&first.descriptor).unwrap();
+}
+
+#[test]
+fn recompressed_layers_keep_their_diff_id() {
+    let (_directory, store) = store();
+    let options = |compression| LayerOptions { compression, ..LayerOptions::default() };
+    let gzip = write_layer(&sample(), &store, &options(Compression::Gzip)).unwrap();
+    assert_eq!(recompress(&gzip, &store, &options(Compression::Gzip)).unwrap(), gzip);
+    for compression in [Compression::Zstd, Compression::None] {
+        let written = write_layer(&sample(), &store, &options(compression)).unwrap();
+        let converted = recompress(&gzip, &store, &options(compression)).unwrap();
+        assert_eq!(converted, written, "{compression}");
+        assert_eq!(recompress(&gzip, &store, &options(compression)).unwrap(), converted);
+    }
+    let wrong = Layer { diff_id: DiffId(Digest::of(b"another")), ..gzip };
+    let error = recompress(&wrong, &store, &options(Compression::Zstd)).unwrap_err();
+    assert!(matches!(error, LayerError::DiffId { .. }), "{error:?}");
+}
