@@ -246,7 +246,7 @@ impl Routes {
             mirrors.push(Place { pulls: *pulls, ..self.place(location)? });
         }
         let mut own = self.place(origin)?;
-        if let Some(file) = self.host_file(&origin.registry)? {
+        if let Some(file) = self.host_file(&own.home)? {
             for place in file.places.iter().filter(|place| place.pulls) {
                 let pulls = if place.resolves { PullFromMirror::All } else { PullFromMirror::DigestOnly };
                 let mut place = self.host_place(place, origin);
@@ -286,9 +286,9 @@ impl Routes {
             self.skip_tls_verify.contains(name)
                 || self.ca.contains_key(name)
                 || self.client_certificates.contains_key(name)
-                || self.certificates(name) != Tls::default()
         });
-        names.iter().any(|name| self.insecure.contains(name)) || (is_loopback(url) && !wants_tls)
+        let is_open = || is_loopback(url) && !wants_tls && self.certificates(url) == Tls::default();
+        names.iter().any(|name| self.insecure.contains(name)) || is_open()
     }
 
     /// How a URL of no particular registry is connected to: what settings and directories of certificates say of its host.
@@ -301,8 +301,7 @@ impl Routes {
         let names = names(url);
         let mut tls = from_files;
         if tls == Tls::default() {
-            let mut found = names.iter().map(|name| self.certificates(name));
-            tls = found.find(|found| *found != Tls::default()).unwrap_or_default();
+            tls = self.certificates(url);
         }
         if names.iter().any(|name| self.skip_tls_verify.contains(name)) {
             tls.trust = Trust::Anybody;
@@ -320,17 +319,27 @@ impl Routes {
         self.registries.get_or_init(read).as_ref().map_err(Arc::clone)
     }
 
-    /// The certificates of a registry in the first tree that has a directory for it; `_default` is for hosts.toml alone.
-    fn certificates(&self, registry: &str) -> Tls {
-        let mut found = self.files.trees.iter().filter_map(|tree| containerd::directory(tree, registry));
-        let own = found.find(|path| !path.ends_with("_default"));
-        own.map(|path| containerd::read_certificates(&path)).unwrap_or_default()
+    /// The certificates for a host and its port in the first tree that has a directory for them; a directory without a
+    /// port is for the scheme's own, and `_default` for hosts.toml alone.
+    fn certificates(&self, url: &Url) -> Tls {
+        let names = names(url);
+        let fitting = if url.port().is_some() { names.get(..1) } else { names.get(..) };
+        for name in fitting.into_iter().flatten() {
+            let mut found = self.files.trees.iter().filter_map(|tree| containerd::directory(tree, name));
+            let own = found.find(|path| !path.ends_with("_default"));
+            let tls = own.map(|path| containerd::read_certificates(&path)).unwrap_or_default();
+            if tls != Tls::default() {
+                return tls;
+            }
+        }
+        Tls::default()
     }
 
-    fn host_file(&self, registry: &str) -> Result<Option<containerd::HostFile>, Arc<HostsError>> {
+    /// What the first `hosts.toml` for a registry says.
+    fn host_file(&self, home: &Home) -> Result<Option<containerd::HostFile>, Arc<HostsError>> {
         for tree in &self.files.trees {
-            let Some(directory) = containerd::directory(tree, registry) else { continue };
-            if let Some(file) = containerd::read_hosts(&directory, registry)? {
+            let Some(directory) = containerd::directory(tree, &home.registry) else { continue };
+            if let Some(file) = containerd::read_hosts(&directory, &home.api)? {
                 return Ok(Some(file));
             }
         }
@@ -553,6 +562,23 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_a_server_without_an_address_are_for_where_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        for registry in ["docker.io", "localhost:5000", "r.example"] {
+            let own = directory.path().join(registry);
+            std::fs::create_dir_all(&own).unwrap();
+            std::fs::write(own.join("hosts.toml"), "skip_verify = true\n[host.\"https://docker.io\"]\n")
+                .unwrap();
+        }
+        let files = Hosts { trees: vec![directory.path().to_owned()], ..Hosts::default() };
+        let routes = Routes { files, ..Routes::default() };
+        let hub = "docker.io https://registry-1.docker.io/v2/ a";
+        assert_eq!(places(&routes, "docker.io/a"), [hub, hub]);
+        assert_eq!(places(&routes, "localhost:5000/a")[1], "localhost:5000 http://localhost:5000/v2/ a");
+        assert_eq!(places(&routes, "r.example/a")[1], "r.example https://r.example/v2/ a");
+    }
+
+    #[test]
     fn certificates_of_a_tree_are_for_their_host_and_port() {
         let directory = tempfile::tempdir().unwrap();
         let own = directory.path().join("r.example:5000");
@@ -563,6 +589,12 @@ mod tests {
         let ca = |registry: &str| routes.plan(registry, "a").unwrap().origin.home.tls.ca.clone();
         assert_eq!(ca("r.example:5000"), [own.join("ca.crt")]);
         assert!(ca("r.example").is_empty());
+        let other = directory.path().join("s.example");
+        std::fs::create_dir_all(&other).unwrap();
+        std::fs::write(other.join("ca.crt"), "").unwrap();
+        assert_eq!(ca("s.example"), [other.join("ca.crt")]);
+        assert_eq!(ca("s.example:443"), [other.join("ca.crt")]);
+        assert!(ca("s.example:5000").is_empty());
     }
 
     #[test]

@@ -80,8 +80,8 @@ pub(super) fn directory(root: &Path, registry: &str) -> Option<PathBuf> {
     names.iter().map(|name| root.join(name)).find(|path| path.is_dir())
 }
 
-/// Reads the `hosts.toml` of a directory; `None` when it has none.
-pub(super) fn read_hosts(directory: &Path, registry: &str) -> Result<Option<HostFile>, HostsError> {
+/// Reads the `hosts.toml` of a directory; `None` when it has none. `own` is where the registry's API is without it.
+pub(super) fn read_hosts(directory: &Path, own: &Url) -> Result<Option<HostFile>, HostsError> {
     let path = directory.join("hosts.toml");
     let Some(text) = read(&path)? else { return Ok(None) };
     let table: Table = toml::from_str(&text).map_err(|source| HostsError::toml(&path, source))?;
@@ -104,7 +104,7 @@ pub(super) fn read_hosts(directory: &Path, registry: &str) -> Result<Option<Host
     let address = match top.remove("server") {
         Some(Value::String(address)) => Some(address),
         None if top.is_empty() => None,
-        None => Some(format!("https://{registry}")),
+        None => Some(own.to_string()),
         Some(_) => return Err(invalid("`server` is no text".to_owned())),
     };
     let server = address.map(|address| place(&address, top)).transpose()?;
@@ -162,6 +162,10 @@ fn api(address: &str, is_whole: bool) -> Result<Url, String> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() || has_more {
         return Err(invalid());
     }
+    if url.host_str() == Some("docker.io") {
+        // The examples of containerd's documentation name it so; the API is not there.
+        url.set_host(Some("registry-1.docker.io")).map_err(|_| invalid())?;
+    }
     let path = url.path().trim_end_matches('/');
     let is_complete = is_whole || path == "/v2";
     let path = if is_complete { format!("{path}/") } else { format!("{path}/v2/") };
@@ -217,7 +221,8 @@ mod tests {
         assert_eq!(directory(root.path(), "r.example"), None);
         std::fs::create_dir(root.path().join("_default")).unwrap();
         assert_eq!(directory(root.path(), "r.example"), Some(root.path().join("_default")));
-        assert!(read_hosts(&home, "r.example:5000").unwrap().is_none());
+        let own = Url::parse("https://r.example:5000/v2/").unwrap();
+        assert!(read_hosts(&home, &own).unwrap().is_none());
         let text = r#"
             server = "https://r.example:5000"
             ca = "server.pem"
@@ -235,7 +240,7 @@ mod tests {
               client = "both.pem"
         "#;
         std::fs::write(home.join("hosts.toml"), text).unwrap();
-        let file = read_hosts(&home, "r.example:5000").unwrap().unwrap();
+        let file = read_hosts(&home, &own).unwrap().unwrap();
         let shown: Vec<_> =
             file.places.iter().map(|place| (place.api.as_str(), place.pulls, place.resolves)).collect();
         // In the file's order, not the alphabet's.
@@ -258,7 +263,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let check = |text: &str, expect: &str| {
             std::fs::write(root.path().join("hosts.toml"), text).unwrap();
-            let error = read_hosts(root.path(), "r.example").unwrap_err();
+            let error = read_hosts(root.path(), &Url::parse("https://r.example/v2/").unwrap()).unwrap_err();
             let text = format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
             assert!(text.contains("hosts.toml") && text.contains(expect), "{text}");
         };
