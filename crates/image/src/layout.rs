@@ -233,7 +233,7 @@ impl Layout {
     }
 
     /// Lets `name` stand for the manifest or index `descriptor`, whose blob is there already; what the name stood for
-    /// before is no longer listed. Without a name the descriptor is only listed.
+    /// before is no longer listed. Without a name the descriptor is listed under those its annotations give it, if any.
     ///
     /// # Errors
     /// When the index cannot be read or written.
@@ -241,7 +241,8 @@ impl Layout {
         let entry = named(descriptor, name);
         self.change_index(|manifests| {
             manifests.retain(|old| !replaces(&entry, old));
-            if name.is_some() || manifests.iter().all(|old| old.digest != entry.digest) {
+            let is_named = [IMAGE_NAME, REF_NAME].iter().any(|key| entry.annotations.contains_key(*key));
+            if is_named || manifests.iter().all(|old| old.digest != entry.digest) {
                 manifests.push(entry);
             }
         })
@@ -609,10 +610,12 @@ mod tests {
         layout.list(&plain, None).unwrap();
         layout.list(&plain, None).unwrap();
         assert_eq!(tags(), ["1", "2", ""]);
+        layout.list(&tagged("3", b"a"), None).unwrap();
+        assert_eq!(tags(), ["1", "2", "", "3"]);
         layout
             .list(&Descriptor::of(media_type::OCI_MANIFEST, b"a"), Some(&"app:2".parse().unwrap()))
             .unwrap();
-        assert_eq!(tags(), ["1", "", "2"]);
+        assert_eq!(tags(), ["1", "", "3", "2"]);
         assert_eq!(layout.by_tag(Some("2")).unwrap().digest, Digest::of(b"a"));
     }
 

@@ -73,4 +73,6 @@ pub use manifest::{Descriptor, DocumentError, Index, Manifest, ManifestOrIndex, 
 pub use memory::Memory;
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError, names_registry};
-pub use store::{BytesContent, Content, FileContent, Resolved, Sink, Source, StoreError, StoreErrorKind};
+pub use store::{
+    BytesContent, Content, FileContent, FilePart, Resolved, Sink, Source, StoreError, StoreErrorKind,
+};

@@ -71,6 +71,32 @@ impl Content for FileContent {
     }
 }
 
+/// Content that is a part of a file, as a member of an archive is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePart {
+    path: PathBuf,
+    offset: u64,
+    length: u64,
+}
+
+impl FilePart {
+    /// Names the `length` bytes of a file from `offset` on; it is opened when the content is read.
+    pub fn new(path: impl Into<PathBuf>, offset: u64, length: u64) -> Self {
+        Self { path: path.into(), offset, length }
+    }
+}
+
+impl Content for FilePart {
+    fn open(&self, offset: u64) -> BoxFuture<'_, io::Result<Box<dyn AsyncRead + Send + Unpin>>> {
+        Box::pin(async move {
+            let file = FileContent::new(&self.path);
+            let reader = file.open(self.offset.saturating_add(offset)).await?;
+            let rest = tokio::io::AsyncReadExt::take(reader, self.length.saturating_sub(offset));
+            Ok(Box::new(rest) as Box<dyn AsyncRead + Send + Unpin>)
+        })
+    }
+}
+
 /// What a name stands for: a manifest or an index, its bytes checked against the descriptor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {

@@ -23,6 +23,7 @@
 //! ```
 
 pub mod apply;
+mod archive;
 pub mod change;
 pub mod changes;
 pub mod compress;
@@ -42,6 +43,7 @@ pub mod writer;
 pub mod xattr;
 
 pub use apply::apply;
+pub use archive::{ImageArchive, ImageArchiveError};
 pub use change::{Changes, Content, Entry, Opener};
 pub use changes::from_upper;
 pub use compress::{Compression, CompressionError, Encoding};

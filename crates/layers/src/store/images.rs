@@ -35,7 +35,12 @@ impl Sink for Store {
         descriptor: &'a Descriptor,
         content: Arc<dyn Content>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.layout().push(descriptor, content)
+        Box::pin(async move {
+            // Who asks for a blob that is on its way waits for it; the layout finds it there then.
+            let flight = self.flight(descriptor.digest);
+            let _flight = flight.lock().await;
+            self.layout().push(descriptor, content).await
+        })
     }
 
     fn push_manifest<'a>(

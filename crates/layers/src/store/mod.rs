@@ -19,11 +19,12 @@ mod images;
 mod remove;
 mod scratch;
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rbuild_image::layout::LayoutError;
 use rbuild_image::{Digest, Layout, VerifyError};
@@ -107,11 +108,16 @@ pub struct Store {
     shared: Arc<Shared>,
 }
 
+/// Held by whoever brings a blob.
+type Flight = futures_util::lock::Mutex<()>;
+
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
     layout: Layout,
     abilities: OnceLock<Abilities>,
+    /// Blobs that are on their way into the store.
+    flights: Mutex<BTreeMap<Digest, Weak<Flight>>>,
     /// Holds the flock of the whole directory.
     _lock: File,
 }
@@ -175,7 +181,28 @@ impl Store {
         let creating = lock_file(&path, "layout")?;
         let layout = Layout::create(&path).map_err(Box::new)?;
         drop(creating);
-        Ok(Self { shared: Arc::new(Shared { path, layout, abilities: OnceLock::new(), _lock: lock }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path,
+                layout,
+                abilities: OnceLock::new(),
+                flights: Mutex::default(),
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// The lock under which a blob is brought into the store: two images that are pulled at the same time fetch what they
+    /// share once.
+    fn flight(&self, digest: Digest) -> Arc<Flight> {
+        let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(&digest).and_then(Weak::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::new(Flight::default());
+        flights.insert(digest, Arc::downgrade(&flight));
+        flight
     }
 
     /// Returns the directory, absolute and without symbolic links.
