@@ -13,9 +13,10 @@ use url::Url;
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::exchange::Request;
+use crate::form::Form;
 use crate::hosts::{ClientCertificate, Fallback, Home, Hosts, Route, Routes, Tls, Transport, Trust, route};
 use crate::remote::Remote;
-use crate::retry::RetryPolicy;
+use crate::retry::{OnRetry, Retry, RetryPolicy};
 use crate::scope::Scopes;
 use crate::tls;
 use crate::token::{Access, Authenticator};
@@ -106,6 +107,7 @@ pub enum Login {
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    on_retry: Option<OnRetry>,
 }
 
 struct Shared {
@@ -113,6 +115,8 @@ struct Shared {
     routes: Routes,
     pools: Mutex<BTreeMap<(Transport, Route), reqwest::Client>>,
     authenticators: Mutex<Vec<Arc<Authenticator>>>,
+    /// How registries want their uploads, as far as it is not what everybody takes.
+    forms: Mutex<BTreeMap<String, Form>>,
 }
 
 impl fmt::Debug for Client {
@@ -128,8 +132,9 @@ impl Client {
     /// When a file of certificates cannot be read.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
         let routes = Routes::from(&options);
-        let shared = Shared { options, routes, pools: Mutex::default(), authenticators: Mutex::default() };
-        let client = Self { shared: Arc::new(shared) };
+        let (pools, authenticators, forms) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let shared = Shared { options, routes, pools, authenticators, forms };
+        let client = Self { shared: Arc::new(shared), on_retry: None };
         let options = &client.shared.options;
         for host in options.ca.keys().chain(options.client_certificates.keys()) {
             let ca = options.ca.get(host).cloned().into_iter().collect();
@@ -146,6 +151,13 @@ impl Client {
     /// As [`Client::new`].
     pub fn from_env() -> Result<Self, Error> {
         Self::new(ClientOptions::from_env())
+    }
+
+    /// Returns the same client with somebody who hears of every request that is going to be sent again, from several tasks
+    /// at once.
+    #[must_use]
+    pub fn on_retry(self, hear: impl Fn(&Retry) + Send + Sync + 'static) -> Self {
+        Self { on_retry: Some(Arc::new(hear)), ..self }
     }
 
     /// Speaks for the repository of `name`: a [`Source`](rbuild_image::Source) and a [`Sink`](rbuild_image::Sink). Where the
@@ -180,6 +192,22 @@ impl Client {
 
     pub(crate) fn options(&self) -> &ClientOptions {
         &self.shared.options
+    }
+
+    pub(crate) fn hook(&self) -> Option<OnRetry> {
+        self.on_retry.clone()
+    }
+
+    /// The form of uploads to a registry.
+    pub(crate) fn form(&self, registry: &str) -> Form {
+        let forms = self.shared.forms.lock().unwrap_or_else(PoisonError::into_inner);
+        forms.get(registry).copied().unwrap_or_else(|| Form::of(registry))
+    }
+
+    /// Remembers what a registry turned out to take.
+    pub(crate) fn learn(&self, registry: &str, form: Form) {
+        let mut forms = self.shared.forms.lock().unwrap_or_else(PoisonError::into_inner);
+        forms.insert(registry.to_owned(), form);
     }
 
     pub(crate) fn routes(&self) -> &Routes {

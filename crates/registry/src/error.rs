@@ -153,6 +153,9 @@ pub enum Error {
         /// The registry's answer.
         source: Box<Self>,
     },
+    /// Content that was sent while it was written came to no end.
+    #[error("what was to be sent was given up by its writer")]
+    Abandoned,
     /// A text that was to be a URL of the web is none.
     #[error("`{0}` is no http or https URL")]
     Address(String),
@@ -171,10 +174,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The content to be sent cannot be read.
-    #[error("cannot read {digest} to send it")]
+    #[error("cannot read {content} to send it")]
     Local {
-        /// The content.
-        digest: Digest,
+        /// The content: a digest, while there is one.
+        content: String,
         /// What the reader said.
         source: io::Error,
     },
@@ -340,6 +343,11 @@ impl Error {
             Self::Refused(refusal) => retry::temporary_status(refusal.status, refusal.retry_after),
             _ => None,
         }
+    }
+
+    /// Tells whether the registry gave this code of the distribution specification.
+    pub(crate) fn has_code(&self, code: &str) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.errors.iter().any(|error| error.code == code))
     }
 
     /// Notes how often the request was tried.

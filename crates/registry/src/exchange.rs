@@ -3,14 +3,14 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use rbuild_image::{Content, Digest};
+use rbuild_image::Content;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
     WWW_AUTHENTICATE,
@@ -72,11 +72,12 @@ pub(crate) enum Body {
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) content: Arc<dyn Content>,
-    pub(crate) digest: Digest,
+    /// What errors call the content.
+    pub(crate) name: String,
     /// Where the part begins, in bytes.
     pub(crate) offset: u64,
-    /// How many bytes it has.
-    pub(crate) length: u64,
+    /// How many bytes it has; `None` when that is known at its end only.
+    pub(crate) length: Option<u64>,
 }
 
 /// A successful answer read whole.
@@ -132,7 +133,7 @@ impl Client {
         authenticator: &Authenticator,
         access: Access<'_>,
     ) -> Result<Response, Error> {
-        let mut attempts = Attempts::new(&self.options().retry);
+        let mut attempts = Attempts::new(self);
         loop {
             let outcome = self.attempt(request, authenticator, access).await;
             match outcome {
@@ -150,7 +151,7 @@ impl Client {
         access: Access<'_>,
         limit: u64,
     ) -> Result<Fetched, Error> {
-        let mut attempts = Attempts::new(&self.options().retry);
+        let mut attempts = Attempts::new(self);
         loop {
             let outcome = match self.attempt(request, authenticator, access).await {
                 Ok(response) => self.read(&request.method, response, limit).await,
@@ -174,7 +175,7 @@ impl Client {
     ) -> Result<Fetched, Error> {
         let authorization = authorization.map(|header| Authorization { header, origin: &request.url });
         let sender = Sender { authorization, home: Some(home) };
-        let mut attempts = Attempts::new(&self.options().retry);
+        let mut attempts = Attempts::new(self);
         loop {
             let outcome = match self.follow(request, sender).await {
                 Ok(response) if response.status().is_success() => {
@@ -302,13 +303,18 @@ impl Client {
             Body::Bytes(bytes) | Body::Secret(bytes) => builder.body(bytes.clone()),
             Body::Content(part) => {
                 patience = patience.saturating_mul(5);
-                builder.header(CONTENT_LENGTH, part.length).body(sending.open(part).await?)
+                if let Some(length) = part.length {
+                    builder = builder.header(CONTENT_LENGTH, length);
+                }
+                builder.body(sending.open(part).await?)
             }
         };
-        let outcome = patiently(builder.send(), patience, || sending.sent()).await;
+        let outcome = patiently(builder.send(), patience, || sending.signs_of_life()).await;
         match (outcome, body, sending.take_failure()) {
             (Some(Ok(response)), ..) => Ok(response),
-            (_, Body::Content(part), Some(source)) => Err(Error::Local { digest: part.digest, source }),
+            (_, Body::Content(part), Some(source)) => {
+                Err(Error::Local { content: part.name.clone(), source })
+            }
             (Some(Err(source)), ..) => Err(Error::Transport {
                 method: method.clone(),
                 url: redact(url),
@@ -427,14 +433,24 @@ async fn patiently<F: Future>(future: F, patience: Duration, moved: impl Fn() ->
 #[derive(Clone, Debug, Default)]
 struct Sending {
     sent: Arc<AtomicU64>,
+    /// Whether more is to be sent and cannot be read yet.
+    starved: Arc<AtomicBool>,
+    /// How often that was asked and found so.
+    pauses: Arc<AtomicU64>,
     failure: Arc<Mutex<Option<io::Error>>>,
 }
 
 impl Sending {
     async fn open(&self, part: &Part) -> Result<reqwest::Body, Error> {
         let opened = part.content.open(part.offset).await;
-        let reader = opened.map_err(|source| Error::Local { digest: part.digest, source })?;
-        let pieces = ReaderStream::with_capacity(reader.take(part.length), PIECE);
+        let reader = opened.map_err(|source| Error::Local { content: part.name.clone(), source })?;
+        let mut pieces = ReaderStream::with_capacity(reader.take(part.length.unwrap_or(u64::MAX)), PIECE);
+        let starved = Arc::clone(&self.starved);
+        let pieces = futures_util::stream::poll_fn(move |context| {
+            let polled = pieces.poll_next_unpin(context);
+            starved.store(polled.is_pending(), Ordering::Relaxed);
+            polled
+        });
         let (sending, length) = (self.clone(), part.length);
         // A stream that ended early would look like a broken connection.
         let end = futures_util::stream::once(async move { sending.check_end(length) });
@@ -453,11 +469,17 @@ impl Sending {
         self.sent.load(Ordering::Relaxed)
     }
 
-    fn check_end(&self, length: u64) -> io::Result<Bytes> {
-        let sent = self.sent();
-        if sent == length {
-            return Ok(Bytes::new());
+    /// A number that changes as long as it is not the registry that keeps us waiting.
+    fn signs_of_life(&self) -> u64 {
+        if self.starved.load(Ordering::Relaxed) {
+            self.pauses.fetch_add(1, Ordering::Relaxed);
         }
+        self.sent().wrapping_add(self.pauses.load(Ordering::Relaxed))
+    }
+
+    fn check_end(&self, length: Option<u64>) -> io::Result<Bytes> {
+        let sent = self.sent();
+        let Some(length) = length.filter(|length| sent != *length) else { return Ok(Bytes::new()) };
         let short = format!("content ended after {sent} of {length} bytes");
         Err(self.fail(io::Error::new(io::ErrorKind::UnexpectedEof, short)))
     }

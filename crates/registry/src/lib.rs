@@ -44,7 +44,11 @@
 //!   with a fresh one. A registry that refuses a token gets one new token, not two.
 //! - **What is temporary is tried again** with growing, jittered delays within a budget ([`RetryPolicy`]): connections that
 //!   fail or break, 408, 429 with its `Retry-After`, 500, 502, 503, 504. Broken downloads go on by `Range`, broken
-//!   uploads from where the registry got to. Nothing else is tried again.
+//!   uploads from where the registry got to. Nothing else is tried again. [`Client::on_retry`] tells of each.
+//! - **Registries get what they take.** A blob is mounted from another repository where that can be, else sent in one
+//!   PUT; in parts of a length that passes where a registry or its proxy finds bodies too large; in whichever form the
+//!   registry knows. A layer can be sent [while it is written](Remote::push_growing).
+//! - **Large blobs arrive in several parts at once**, handed out in order, with 16 MiB of memory for each blob at most.
 //! - **A name never stands for something incomplete.** Blobs go before manifests, children before parents, tags last.
 //! - **The process stays yours.** No global TLS provider is installed. Credentials and proxies are read from the
 //!   environment only by constructors named `from_env`; the system's
@@ -86,9 +90,12 @@ pub mod credentials;
 mod download;
 mod error;
 mod exchange;
+mod form;
+mod growing;
 mod hosts;
 mod manifests;
 mod mirrors;
+mod referrers;
 mod remote;
 mod retry;
 mod scope;
@@ -104,8 +111,9 @@ pub use credentials::{
     Kept, Outcome, Tried,
 };
 pub use error::{Actual, Error, Refusal, RegistryError, redact};
+pub use growing::{Growing, GrowingFile, Growth};
 pub use hosts::{ClientCertificate, Fallback, Hosts, HostsError, ShortNames};
 pub use remote::Remote;
-pub use retry::RetryPolicy;
+pub use retry::{Retry, RetryPolicy};
 pub use tls::TlsError;
 pub use web::{Download, WebFile};

@@ -14,6 +14,9 @@ use crate::remote::Remote;
 /// The largest blob read into memory, in bytes: configs.
 const MAX_BLOB_IN_MEMORY: u64 = 8 << 20;
 
+/// A registry that keeps account of what refers to what says so with it.
+const OCI_SUBJECT: &str = "oci-subject";
+
 /// The digest a registry says its answer has.
 const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
 
@@ -55,7 +58,7 @@ impl Remote {
         Ok(body)
     }
 
-    async fn fetch_manifest(&self, key: &str) -> Result<Fetched, Error> {
+    pub(crate) async fn fetch_manifest(&self, key: &str) -> Result<Fetched, Error> {
         let accept = HeaderValue::try_from(media_type::ACCEPTED.join(", "));
         let accept = accept.unwrap_or(HeaderValue::from_static("*/*"));
         let request =
@@ -92,13 +95,16 @@ impl Remote {
         let content_type = header(&descriptor.media_type, &url)?;
         let request = Request::new(Method::PUT, url.clone())
             .with_header(CONTENT_TYPE, content_type)
-            .with_body(Body::Bytes(bytes));
+            .with_body(Body::Bytes(bytes.clone()));
         let response = self.send(&request, &self.push_scopes()).await?;
         // A registry that stores something else than it was sent breaks every digest that points here.
-        match header_digest(response.headers()) {
-            Some(stored) => check_digest(&url, descriptor.digest, stored),
-            None => Ok(()),
+        if let Some(stored) = header_digest(response.headers()) {
+            check_digest(&url, descriptor.digest, stored)?;
         }
+        if response.headers().contains_key(OCI_SUBJECT) {
+            return Ok(());
+        }
+        self.note_referrer(descriptor, &bytes).await
     }
 }
 

@@ -14,11 +14,13 @@ use crate::client::Client;
 use crate::download::RemoteContent;
 use crate::error::Error;
 use crate::exchange::{Fetched, Request};
+use crate::growing::Growing;
 use crate::hosts::{Fallback, HostsError, Place, Plan, PullFromMirror};
 use crate::mirrors;
 use crate::retry::Temporary;
 use crate::scope::Scopes;
 use crate::token::{Access, Authenticator};
+use crate::upload::Session;
 
 /// A repository of a registry, made by [`Client::remote`]. Cheap to clone.
 ///
@@ -38,7 +40,7 @@ struct Shared {
     /// Whether this one is asked when the mirrors have nothing.
     fallback: Fallback,
     /// Upload sessions that registries opened instead of mounting a blob.
-    sessions: Mutex<BTreeMap<Digest, Url>>,
+    sessions: Mutex<BTreeMap<Digest, Session>>,
 }
 
 /// The place itself, and who may see what there.
@@ -124,6 +126,38 @@ impl Remote {
         }
     }
 
+    /// Sends a blob while it is still being written: one POST and one streamed PATCH, ended by a PUT once the digest is
+    /// known. A broken stream goes on where the registry got to; a registry that does not take streams gets the
+    /// blob when it is complete; one that has it by then is sent no more. Returns what the content became.
+    ///
+    /// # Errors
+    /// As [`Sink::push`]; also when the writer gave up. Nothing is stored then, and the session expires.
+    pub async fn push_growing(&self, content: Arc<dyn Growing>) -> Result<Descriptor, StoreError> {
+        let name = &self.shared.name;
+        let doing = format!("cannot push a layer to {}/{}", name.registry(), name.repository());
+        self.upload_growing(content).await.map_err(|error| error.into_store(doing))
+    }
+
+    /// Lists the manifests in this repository whose subject is `subject`, those of one artifact type if it is given. A
+    /// registry without the referrers API is asked for the tag that clients keep instead.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked, or answers no index.
+    ///
+    /// # References
+    /// OCI distribution specification 1.1, "Listing Referrers".
+    pub async fn referrers(
+        &self,
+        subject: Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>, StoreError> {
+        let name = &self.shared.name;
+        let doing =
+            format!("cannot list referrers of {subject} in {}/{}", name.registry(), name.repository());
+        let listed = self.list_referrers(subject, artifact_type).await;
+        listed.map_err(|error| error.into_store(doing))
+    }
+
     /// A URL below the repository: `path` is `manifests/latest`, `blobs/uploads/`.
     pub(crate) fn url(&self, path: &str) -> Result<Url, Error> {
         let place = &self.way()?.place;
@@ -164,11 +198,11 @@ impl Remote {
         self.client().fetch(request, self.authenticator()?, self.access(scopes), limit).await
     }
 
-    pub(crate) fn keep_session(&self, digest: Digest, location: Url) {
-        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, location);
+    pub(crate) fn keep_session(&self, digest: Digest, session: Session) {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, session);
     }
 
-    pub(crate) fn take_session(&self, digest: &Digest) -> Option<Url> {
+    pub(crate) fn take_session(&self, digest: &Digest) -> Option<Session> {
         self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(digest)
     }
 

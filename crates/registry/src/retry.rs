@@ -3,11 +3,13 @@
 use std::error::Error as StdError;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::StatusCode;
 
+use crate::client::Client;
 use crate::error::Error;
 
 /// How often, and for how long, a request that failed for a temporary reason is sent again.
@@ -56,17 +58,35 @@ pub(crate) enum Temporary {
     Transient(Option<Duration>),
 }
 
+/// A request that failed for a temporary reason and will be sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// What failed, in one line: method, redacted URL and reason.
+    pub failure: String,
+    /// How often it was tried since something last moved.
+    pub tries: u32,
+    /// How long until the next try.
+    pub delay: Duration,
+}
+
+/// Hears of retries, from several tasks at once.
+pub(crate) type OnRetry = Arc<dyn Fn(&Retry) + Send + Sync>;
+
 /// The tries of one request.
-#[derive(Debug)]
 pub(crate) struct Attempts {
     policy: RetryPolicy,
+    on_retry: Option<OnRetry>,
     failed: u32,
     waited: Duration,
 }
 
 impl Attempts {
-    pub(crate) fn new(policy: &RetryPolicy) -> Self {
-        Self { policy: policy.clone(), failed: 0, waited: Duration::ZERO }
+    pub(crate) fn new(client: &Client) -> Self {
+        Self::with_policy(client, client.options().retry.clone())
+    }
+
+    pub(crate) fn with_policy(client: &Client, policy: RetryPolicy) -> Self {
+        Self { policy, on_retry: client.hook(), failed: 0, waited: Duration::ZERO }
     }
 
     /// Counts a failure and returns the delay before the next try, `None` when this was the last one.
@@ -97,11 +117,12 @@ impl Attempts {
             self.failed = self.failed.saturating_add(1);
             return false;
         };
-        let delay = self.next_delay(temporary, random_fraction());
-        if let Some(delay) = delay {
-            tokio::time::sleep(delay).await;
+        let Some(delay) = self.next_delay(temporary, random_fraction()) else { return false };
+        if let Some(on_retry) = &self.on_retry {
+            on_retry(&Retry { failure: one_line(error), tries: self.failed, delay });
         }
-        delay.is_some()
+        tokio::time::sleep(delay).await;
+        true
     }
 
     /// Starts counting anew after progress was made; the time waited stays counted.
@@ -112,6 +133,18 @@ impl Attempts {
     /// How many tries have failed.
     pub(crate) fn failed(&self) -> u32 {
         self.failed
+    }
+}
+
+/// The error and its innermost cause, which says what the connection did.
+fn one_line(error: &Error) -> String {
+    let mut innermost: Option<&dyn StdError> = None;
+    while let Some(cause) = innermost.map_or(StdError::source(error), StdError::source) {
+        innermost = Some(cause);
+    }
+    match innermost {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
@@ -226,7 +259,8 @@ mod tests {
 
     /// The delays in milliseconds that a series of equal failures gets.
     fn delays(policy: &RetryPolicy, temporary: Temporary, jitter: f64) -> Vec<u128> {
-        let mut attempts = Attempts::new(policy);
+        let (policy, on_retry) = (policy.clone(), None);
+        let mut attempts = Attempts { policy, on_retry, failed: 0, waited: Duration::ZERO };
         std::iter::from_fn(|| attempts.next_delay(temporary, jitter)).map(|delay| delay.as_millis()).collect()
     }
 

@@ -8,7 +8,9 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use crate::error::{Actual, Error, redact};
-use crate::exchange::{Body, Part, Request};
+use crate::exchange::{Body, Part, Request, protocol};
+use crate::form::Form;
+use crate::growing::Growing;
 use crate::manifests::header_digest;
 use crate::remote::Remote;
 use crate::retry::Attempts;
@@ -20,11 +22,31 @@ const MAX_RESTARTS: u32 = 3;
 ///
 /// # References
 /// OCI distribution specification 1.1, "Pushing blobs".
-#[derive(Debug)]
-struct Session {
-    location: Url,
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) location: Url,
     /// How many bytes the registry holds already.
     offset: u64,
+    /// The least a part may have that is not the last.
+    least: u64,
+}
+
+/// The request an upload failed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A PUT of the whole blob, of so many bytes.
+    Whole(u64),
+    /// A PATCH of so many bytes; a stream has no length.
+    Part(Option<u64>),
+    /// The PUT that ends a session.
+    Close,
+}
+
+/// What is to be sent.
+struct Blob<'a> {
+    digest: Digest,
+    size: u64,
+    content: &'a Arc<dyn Content>,
 }
 
 impl Remote {
@@ -52,39 +74,59 @@ impl Remote {
         if response.status() == StatusCode::CREATED {
             return Ok(true);
         }
-        self.keep_session(digest, self.client().location(&Method::POST, &response)?);
+        self.keep_session(digest, self.opened(&response)?);
         Ok(false)
     }
 
-    /// Sends a blob: one POST and one PUT; after a break, a PATCH with what the registry does not hold yet.
+    /// Sends a blob: one POST and one PUT, or the parts that the registry wants; after a break, what it does not hold yet.
     pub(crate) async fn upload(
         &self,
         descriptor: &Descriptor,
         content: Arc<dyn Content>,
     ) -> Result<(), Error> {
-        let digest = descriptor.digest;
-        let mut known = self.take_session(&digest).map(|location| Session { location, offset: 0 });
+        let session = self.take_session(&descriptor.digest);
+        self.finish_upload(descriptor, content, session).await
+    }
+
+    /// As [`Remote::upload`], in a session that may hold a part already.
+    pub(crate) async fn finish_upload(
+        &self,
+        descriptor: &Descriptor,
+        content: Arc<dyn Content>,
+        mut known: Option<Session>,
+    ) -> Result<(), Error> {
+        let blob = Blob { digest: descriptor.digest, size: descriptor.size, content: &content };
         // The requests without a body have tries of their own.
-        let mut attempts = Attempts::new(&self.client().options().retry);
+        let mut attempts = Attempts::new(self.client());
         let (mut restarts, mut furthest) = (0, 0);
         loop {
+            let form = self.client().form(self.name().registry());
             let mut session = match known.take() {
-                Some(session) => session,
-                None => self.begin().await?,
+                Some(session) if session.offset == 0 || form.takes_parts() => session,
+                _ => self.begin().await?,
             };
-            let Err(error) = self.fill(&mut session, descriptor, &content).await else { return Ok(()) };
+            let Err((step, error)) = self.fill(&mut session, &blob, form).await else { return Ok(()) };
+            if let Some(better) = form.after(step, &error) {
+                self.client().learn(self.name().registry(), better);
+                known = self.held(&session, blob.size).await;
+                continue;
+            }
             if is_forgotten(&error) && restarts < MAX_RESTARTS {
                 restarts += 1;
+                // A range that does not fit is put right by asking where the registry is.
+                if error.status() == Some(StatusCode::RANGE_NOT_SATISFIABLE) {
+                    known = self.held(&session, blob.size).await;
+                }
                 continue;
             }
             if !attempts.again(&error).await {
-                return Err(explain(error, digest).tried(attempts.failed()));
+                return Err(explain(error, blob.digest).tried(attempts.failed()));
             }
             // The answer may be all that was lost.
-            if self.attempt(&self.head_request(descriptor)?, &self.push_scopes()).await.is_ok() {
+            if !matches!(step, Step::Part(_)) && self.head(descriptor).await.is_ok() {
                 return Ok(());
             }
-            known = self.held(&session, descriptor.size).await;
+            known = self.held(&session, blob.size).await;
             let held = known.as_ref().map_or(0, |session| session.offset);
             if held > furthest {
                 furthest = held;
@@ -93,31 +135,93 @@ impl Remote {
         }
     }
 
+    /// Sends content that is still being written, in one stream as it grows. What it became is known at the end.
+    pub(crate) async fn upload_growing(&self, content: Arc<dyn Growing>) -> Result<Descriptor, Error> {
+        let form = self.client().form(self.name().registry());
+        let known = if form.streams() { self.stream(&content).await? } else { None };
+        let Some(descriptor) = content.complete().await else { return Err(Error::Abandoned) };
+        // It may have come by another way meanwhile.
+        if let Some(session) = &known
+            && self.attempt(&self.head_request(&descriptor)?, &self.push_scopes()).await.is_ok()
+        {
+            self.cancel(session).await;
+            return Ok(descriptor);
+        }
+        self.finish_upload(&descriptor, content, known).await?;
+        Ok(descriptor)
+    }
+
+    /// Sends growing content up to its end; `None` when it is better sent anew, whole.
+    async fn stream(&self, content: &Arc<dyn Growing>) -> Result<Option<Session>, Error> {
+        let mut session = self.begin().await?;
+        let mut attempts = Attempts::new(self.client());
+        loop {
+            let source: Arc<dyn Content> = content.clone();
+            let part = Part {
+                content: source,
+                name: "a growing layer".into(),
+                offset: session.offset,
+                length: None,
+            };
+            let Err(error) = self.patch(&mut session, part).await else { return Ok(Some(session)) };
+            let form = self.client().form(self.name().registry());
+            if let Some(better) = form.after(Step::Part(None), &error) {
+                self.client().learn(self.name().registry(), better);
+                return Ok(None);
+            }
+            if is_forgotten(&error) || error.temporary().is_none() {
+                return if matches!(error, Error::Local { .. }) { Err(error) } else { Ok(None) };
+            }
+            if !attempts.again(&error).await {
+                return Err(error.tried(attempts.failed()));
+            }
+            let Some(held) = self.held(&session, u64::MAX).await else { return Ok(None) };
+            if held.offset > session.offset {
+                attempts.progressed();
+            }
+            session = held;
+        }
+    }
+
     async fn begin(&self) -> Result<Session, Error> {
         let request = Request::new(Method::POST, self.url("blobs/uploads/")?);
         let response = self.send(&request, &self.push_scopes()).await?;
-        Ok(Session { location: self.client().location(&Method::POST, &response)?, offset: 0 })
+        self.opened(&response)
+    }
+
+    /// The session that the answer to a POST opens.
+    fn opened(&self, response: &Response) -> Result<Session, Error> {
+        let least = response.headers().get("oci-chunk-min-length");
+        let least = least.and_then(|least| least.to_str().ok()?.parse().ok()).unwrap_or(0);
+        Ok(Session { location: self.client().location(&Method::POST, response)?, offset: 0, least })
+    }
+
+    /// Gives a session up. That this did not work is nobody's loss: sessions expire.
+    async fn cancel(&self, session: &Session) {
+        let request = Request::new(Method::DELETE, session.location.clone());
+        let _ = self.attempt(&request, &self.push_scopes()).await;
     }
 
     /// Sends what a session lacks and closes it. Tries once.
-    async fn fill(
-        &self,
-        session: &mut Session,
-        descriptor: &Descriptor,
-        content: &Arc<dyn Content>,
-    ) -> Result<(), Error> {
-        let Descriptor { digest, size, .. } = *descriptor;
-        let part = |offset| {
-            let content = content.clone();
-            Body::Content(Part { content, digest, offset, length: size.saturating_sub(offset) })
+    async fn fill(&self, session: &mut Session, blob: &Blob<'_>, form: Form) -> Result<(), (Step, Error)> {
+        let Blob { digest, size, content } = *blob;
+        let part = |offset, length| {
+            let content = Arc::clone(content);
+            Part { content, name: digest.to_string(), offset, length: Some(length) }
         };
-        let mut body = part(0);
-        if session.offset > 0 {
-            if session.offset < size {
-                self.patch(session, part(session.offset), size).await?;
-            }
-            body = Body::Empty;
+        if session.offset == 0 && form.takes_whole(size) {
+            let closed = self.close(session, digest, Body::Content(part(0, size))).await;
+            return closed.map_err(|error| (Step::Whole(size), error));
         }
+        while session.offset < size {
+            let length = form.part(size - session.offset, session.least);
+            let sent = self.patch(session, part(session.offset, length)).await;
+            sent.map_err(|error| (Step::Part(Some(length)), error))?;
+        }
+        self.close(session, digest, Body::Empty).await.map_err(|error| (Step::Close, error))
+    }
+
+    async fn close(&self, session: &Session, digest: Digest, body: Body) -> Result<(), Error> {
         let mut url = session.location.clone();
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let request = Request::new(Method::PUT, url).with_header(CONTENT_TYPE, OCTETS).with_body(body);
@@ -125,17 +229,30 @@ impl Remote {
         check_stored(&response, digest)
     }
 
-    /// Sends the rest of a blob into its session.
-    async fn patch(&self, session: &mut Session, body: Body, size: u64) -> Result<(), Error> {
+    /// Sends a part of a blob into its session.
+    async fn patch(&self, session: &mut Session, part: Part) -> Result<(), Error> {
+        let (from, length) = (session.offset, part.length);
         let mut request = Request::new(Method::PATCH, session.location.clone())
             .with_header(CONTENT_TYPE, OCTETS)
-            .with_body(body);
-        // The specification's form: no unit, no total.
-        let range = HeaderValue::try_from(format!("{}-{}", session.offset, size.saturating_sub(1)));
-        request.headers.extend(range.ok().map(|range| (CONTENT_RANGE, range)));
+            .with_body(Body::Content(part));
+        if let Some(length) = length {
+            // The specification's form: no unit, no total.
+            let last = from.saturating_add(length).saturating_sub(1);
+            let range = HeaderValue::try_from(format!("{from}-{last}"));
+            request.headers.extend(range.ok().map(|range| (CONTENT_RANGE, range)));
+        }
         let response = self.attempt(&request, &self.push_scopes()).await?;
+        let sent = length.map(|length| from.saturating_add(length));
+        // Without a range in the answer everything was taken.
+        let Some(held) = held_bytes(response.headers()).or(sent) else {
+            return Err(protocol(&Method::PATCH, response.url(), "no `Range` in the answer".to_owned()));
+        };
+        if held < from || (held == from && length != Some(0)) || sent.is_some_and(|sent| held > sent) {
+            let reason = format!("{held} bytes are held after a part that began at {from}");
+            return Err(protocol(&Method::PATCH, response.url(), reason));
+        }
         session.location = self.client().location(&Method::PATCH, &response)?;
-        session.offset = size;
+        session.offset = held;
         Ok(())
     }
 
@@ -145,7 +262,7 @@ impl Remote {
         let response = self.send(&request, &self.push_scopes()).await.ok()?;
         let offset = held_bytes(response.headers())?;
         let location = self.client().location(&Method::GET, &response).unwrap_or(session.location.clone());
-        (offset <= size).then_some(Session { location, offset })
+        (offset <= size).then_some(Session { location, offset, least: session.least })
     }
 }
 
@@ -166,12 +283,7 @@ fn is_forgotten(error: &Error) -> bool {
 }
 
 fn explain(error: Error, digest: Digest) -> Error {
-    match &error {
-        Error::Refused(refusal) if refusal.errors.iter().any(|error| error.code == "DIGEST_INVALID") => {
-            Error::Rejected { digest, source: Box::new(error) }
-        }
-        _ => error,
-    }
+    if error.has_code("DIGEST_INVALID") { Error::Rejected { digest, source: Box::new(error) } } else { error }
 }
 
 fn check_stored(response: &Response, expected: Digest) -> Result<(), Error> {

@@ -70,11 +70,14 @@ impl Client {
             request = request.with_header(IF_NONE_MATCH, etag);
         }
         let policy = &self.options().retry;
-        let mut attempts = Attempts::new(&RetryPolicy {
-            attempts: policy.attempts.min(ATTEMPTS),
-            connect_attempts: policy.connect_attempts.min(ATTEMPTS),
-            ..policy.clone()
-        });
+        let mut attempts = Attempts::with_policy(
+            self,
+            RetryPolicy {
+                attempts: policy.attempts.min(ATTEMPTS),
+                connect_attempts: policy.connect_attempts.min(ATTEMPTS),
+                ..policy.clone()
+            },
+        );
         loop {
             match self.download_once(&request, authorization.as_ref(), file, limit).await {
                 Err(error) if attempts.again(&error).await => {}

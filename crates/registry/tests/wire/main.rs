@@ -8,7 +8,12 @@
 
 mod auth;
 mod copying;
+mod forms;
+mod growing;
+mod lossy;
 mod pull;
 mod push;
+mod ranges;
 mod real;
+mod referrers;
 mod support;

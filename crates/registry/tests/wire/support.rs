@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rbuild_registry::{Client, ClientOptions, Credential, Credentials, RetryPolicy};
-pub(crate) use rbuild_test_registry::{Act, Demand, Fault, Options, Registry, Support, Unreliable};
+pub(crate) use rbuild_test_registry::{Act, Demand, Fault, Options, Registry, Support, Unreliable, Uploads};
 
 /// A client that does not wait long between tries.
 pub(crate) fn client() -> Client {
