@@ -12,6 +12,7 @@
 mod architecture;
 mod build;
 mod contexts;
+mod copy;
 mod credentials;
 mod deployment;
 mod doctor;

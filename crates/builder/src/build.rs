@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rbuild_dockerfile::{Check, Diagnostic, Dockerfile};
 use rbuild_image::{ImageConfig, Platform};
 use rbuild_layers::Store;
-use rbuild_registry::Client;
+use rbuild_registry::{Client, Retry};
 use rbuild_sandbox::{Cancel, Secret};
 
 use crate::binfmt;
@@ -154,7 +154,8 @@ impl Build {
     ///
     /// # Panics
     /// Outside of a multi-threaded tokio runtime.
-    pub async fn run(self) -> Result<Built, BuildError> {
+    pub async fn run(mut self) -> Result<Built, BuildError> {
+        self.client = self.client.map(|client| told_of_retries(client, &self.on_event));
         let started = Instant::now();
         let _guard = CancelOnDrop(self.cancel.clone());
         let store = self.given_store()?;
@@ -474,4 +475,13 @@ fn read_dockerfile(path: PathBuf) -> Result<Vec<u8>, BuildError> {
         Ok(_) => Ok(text),
         Err(source) => Err(BuildError::Dockerfile { path, source }),
     }
+}
+
+/// The client, whose retries become events.
+fn told_of_retries(client: Client, on_event: &OnEvent) -> Client {
+    let on_event = Arc::clone(on_event);
+    client.on_retry(move |retry| {
+        let Retry { failure, tries, delay } = retry.clone();
+        on_event(Event::Retrying { failure, tries, delay });
+    })
 }

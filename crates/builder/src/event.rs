@@ -107,6 +107,16 @@ pub enum Event {
         /// The manifest's digest.
         digest: String,
     },
+    /// A request to a registry or another server failed for a temporary reason and will be sent again.
+    Retrying {
+        /// What failed, in one line.
+        failure: String,
+        /// How often it was tried since something last moved.
+        tries: u32,
+        /// How long until the next try.
+        #[serde(serialize_with = "seconds")]
+        delay: Duration,
+    },
     /// Bytes of a base image arrive.
     Pull(Transfer),
     /// Bytes of the result leave.

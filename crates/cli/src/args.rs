@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Pull(PullArgs),
     /// Copy an image from the store or an OCI layout to a registry
     Push(PushArgs),
+    /// Copy an image between registries, the store, OCI layouts and archives
+    Copy(CopyArgs),
     /// List the images of the store
     Images(ImagesArgs),
     /// Show manifest and config of an image
@@ -309,12 +311,35 @@ pub(crate) struct PushArgs {
     pub(crate) transfer: TransferArgs,
 }
 
+const PLACES: &str = "SRC and DST: NAME or docker://NAME of a registry, store:NAME, oci:DIR[:TAG], \
+    oci-archive:FILE[:TAG], docker-archive:FILE[:NAME].";
+
+/// `rbuild copy`.
+#[derive(Debug, Args)]
+#[command(after_help = PLACES)]
+pub(crate) struct CopyArgs {
+    /// Where the image is
+    #[arg(value_name = "SRC")]
+    pub(crate) source: String,
+    /// Where it goes
+    #[arg(value_name = "DST")]
+    pub(crate) destination: String,
+    /// Copy the image of one platform out of a multi-platform one; default: all, for docker-archive this machine's
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]|all")]
+    pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+}
+
 /// What copies to and from registries have in common.
 #[derive(Debug, Args)]
 pub(crate) struct TransferArgs {
     /// Print nothing but the digest
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Write the digest of what was copied to a file
+    #[arg(long, alias = "digest-file", value_name = "FILE")]
+    pub(crate) digestfile: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]

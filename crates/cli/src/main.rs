@@ -74,6 +74,7 @@ async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Pull(args) => interrupt::or_interrupted(commands::pull::run(args)).await,
         Verb::Push(args) => interrupt::or_interrupted(commands::push::run(args)).await,
+        Verb::Copy(args) => interrupt::or_interrupted(commands::copy::run(args)).await,
         Verb::Images(args) => interrupt::or_interrupted(commands::images::run(args)).await,
         Verb::Inspect(args) => interrupt::or_interrupted(commands::inspect::run(args)).await,
         Verb::Login(args) => interrupt::or_interrupted(commands::login::login(args)).await,

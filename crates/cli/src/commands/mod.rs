@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod call;
+pub(crate) mod copy;
 pub(crate) mod doctor;
 pub(crate) mod images;
 pub(crate) mod inspect;
@@ -17,7 +18,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
-use rbuild_image::{Descriptor, ImageConfig, Layout, Manifest, ManifestOrIndex, Platform, Raw, Source};
+use rbuild_image::{Descriptor, ImageConfig, Manifest, ManifestOrIndex, Platform, Raw, Source};
 use rbuild_layers::Store;
 
 use crate::args::StoreArgs;
@@ -53,11 +54,6 @@ pub(crate) fn shown_path(path: &str) -> String {
     let below = std::env::current_dir().ok().and_then(|here| Path::new(path).strip_prefix(here).ok());
     let path = below.unwrap_or(Path::new(path));
     path.strip_prefix(".").unwrap_or(path).display().to_string()
-}
-
-/// Tells whether `path` is an OCI layout directory.
-fn is_layout(path: &Path) -> bool {
-    Layout::open(path).is_ok()
 }
 
 /// An image's two documents.

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use rbuild_registry::{CopyOptions, copy};
 
-use super::transfer::{Direction, watch};
+use super::transfer::{Direction, watch, write_digest};
 use super::{open_store, print, remark};
 use crate::args::PullArgs;
 use crate::settings;
@@ -16,17 +16,18 @@ pub(crate) async fn run(args: PullArgs) -> anyhow::Result<()> {
     let name = client.reference(&args.name)?;
     let platform = settings::platform(args.platform.as_deref())?;
     let store = open_store(&args.transfer.store)?;
-    let remote = client.remote(&name);
-    let (progress, on_progress) = watch(Direction::Pull, &name, args.transfer.quiet);
+    let (progress, on_progress) = watch(Direction::Pull, name.familiar(), args.transfer.quiet);
+    let remote = progress.hear_retries(client).remote(&name);
     let options = CopyOptions {
         platform: Some(platform),
         tags: vec![name.clone()],
         on_progress: Some(on_progress),
         ..CopyOptions::default()
     };
-    let copied = copy(&remote, store.layout(), &name, &options).await;
+    let copied = copy(&remote, &store, &name, &options).await;
     progress.clear();
     let descriptor = copied.with_context(|| format!("cannot pull {}", name.familiar()))?;
+    write_digest(args.transfer.digestfile.as_deref(), &descriptor)?;
     if !args.transfer.quiet {
         remark(&format!("pulled {} into {}", name.familiar(), store.path().display()));
     }

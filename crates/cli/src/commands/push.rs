@@ -1,15 +1,13 @@
 //! `rbuild push`: store or OCI layout to registry.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use rbuild_image::{Descriptor, Layout, LayoutError, Reference, Resolved, Source};
 use rbuild_registry::{CopyOptions, copy_manifest};
 
-use super::transfer::{Direction, watch};
-use super::{is_layout, open_store, print, remark};
+use super::transfer::{Direction, watch, write_digest};
+use super::{open_store, print, remark};
 use crate::args::PushArgs;
-use crate::settings::{self, Usage};
+use crate::settings::{self, Usage, split_layout};
 
 /// Copies an image, or an index with all of its images, to a registry and prints its digest.
 pub(crate) async fn run(args: PushArgs) -> anyhow::Result<()> {
@@ -18,8 +16,9 @@ pub(crate) async fn run(args: PushArgs) -> anyhow::Result<()> {
         Some(destination) => settings::reference(destination)?,
         None => default_destination(&args.source)?,
     };
-    let remote = settings::client(&args.transfer.registry)?.remote(&destination);
-    let (progress, on_progress) = watch(Direction::Push, &destination, args.transfer.quiet);
+    let client = settings::client(&args.transfer.registry)?;
+    let (progress, on_progress) = watch(Direction::Push, destination.familiar(), args.transfer.quiet);
+    let remote = progress.hear_retries(client).remote(&destination);
     let options = CopyOptions {
         tags: vec![destination.clone()],
         on_progress: Some(on_progress),
@@ -29,6 +28,7 @@ pub(crate) async fn run(args: PushArgs) -> anyhow::Result<()> {
     let copied = copy_manifest(&layout, &remote, resolved, &options).await;
     progress.clear();
     let descriptor = copied.with_context(|| format!("cannot push {}", destination.familiar()))?;
+    write_digest(args.transfer.digestfile.as_deref(), &descriptor)?;
     if !args.transfer.quiet {
         remark(&format!("pushed {}", destination.familiar()));
     }
@@ -51,50 +51,10 @@ fn find(args: &PushArgs) -> anyhow::Result<(Layout, Descriptor)> {
     Ok((layout, root))
 }
 
-/// Splits `DIR[:TAG]`; no directory when SRC is the name of an image.
-fn split_layout(source: &str) -> (Option<&Path>, Option<&str>) {
-    let bare = source.strip_prefix("oci-layout://").or_else(|| source.strip_prefix("oci:"));
-    let text = bare.unwrap_or(source);
-    let tagged = text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
-    match tagged {
-        _ if is_layout(Path::new(text)) => (Some(Path::new(text)), None),
-        Some((directory, tag)) if bare.is_some() || is_layout(Path::new(directory)) => {
-            (Some(Path::new(directory)), Some(tag))
-        }
-        _ if bare.is_some() => (Some(Path::new(text)), None),
-        _ => (None, None),
-    }
-}
-
 fn default_destination(source: &str) -> Result<Reference, Usage> {
     if split_layout(source).0.is_some() {
         return Err(Usage::new(format!("{source} is an OCI layout, where shall it go?"))
             .hint(format!("rbuild push {source} registry.example/team/app:tag")));
     }
     settings::reference(source)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layouts_and_names_are_told_apart() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("app");
-        Layout::create(&path).unwrap();
-        let path = path.to_str().unwrap();
-        let check = |source: &str, expect: (Option<&str>, Option<&str>)| {
-            let expect = (expect.0.map(Path::new), expect.1);
-            assert_eq!(split_layout(source), expect, "{source}");
-        };
-        check("app", (None, None));
-        check("app:1", (None, None));
-        check("localhost:5000/app", (None, None));
-        check(path, (Some(path), None));
-        check(&format!("{path}:1"), (Some(path), Some("1")));
-        check(&format!("oci-layout://{path}:1"), (Some(path), Some("1")));
-        check("oci:/nowhere:1", (Some("/nowhere"), Some("1")));
-        check("oci:/nowhere", (Some("/nowhere"), None));
-    }
 }

@@ -1,9 +1,11 @@
-//! What pull and push share: progress of a copy.
+//! What pull, push and copy share: progress, and the digest file.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use rbuild_builder::event::{Event, Transfer, TransferState};
-use rbuild_image::Reference;
+use rbuild_image::Descriptor;
 use rbuild_registry as registry;
 
 use crate::args::ProgressMode;
@@ -19,12 +21,12 @@ pub(super) enum Direction {
 /// Shows a copy's progress under the name of `image`.
 pub(super) fn watch(
     direction: Direction,
-    image: &Reference,
+    image: String,
     quiet: bool,
 ) -> (Arc<Progress>, Arc<dyn Fn(registry::Progress) + Send + Sync>) {
     let mode = if quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
     let progress = Arc::new(Progress::new(mode));
-    let (shown, image) = (Arc::clone(&progress), image.familiar());
+    let shown = Arc::clone(&progress);
     let on_progress = move |news: registry::Progress| {
         let (done, state) = match news.transfer {
             registry::Transfer::Started => (0, TransferState::Running),
@@ -41,4 +43,11 @@ pub(super) fn watch(
         });
     };
     (progress, Arc::new(on_progress))
+}
+
+/// Writes the digest of what was copied to the file of `--digestfile`.
+pub(super) fn write_digest(file: Option<&Path>, copied: &Descriptor) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    std::fs::write(file, copied.digest.to_string())
+        .with_context(|| format!("cannot write {}", file.display()))
 }

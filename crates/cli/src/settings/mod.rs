@@ -3,6 +3,7 @@
 mod build;
 mod call;
 mod output;
+mod place;
 mod registry;
 mod run;
 
@@ -12,6 +13,7 @@ use rbuild_image::{Platform, Reference};
 
 pub(crate) use build::{BuildSettings, isolation, lint_options};
 pub(crate) use call::Call;
+pub(crate) use place::{Place, split_layout};
 pub(crate) use registry::{client, client_as, credentials};
 
 /// A mistake on the command line.

@@ -6,15 +6,22 @@ mod plain;
 mod tty;
 
 use std::io::{self, IsTerminal as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rbuild_builder::event::{DockerfileText, Event};
 use rbuild_dockerfile::Diagnostic;
+use rbuild_registry::{Client, Retry};
 
 use crate::args::ProgressMode;
 use crate::commands::shown_path;
 use crate::render::diagnostic::{self, Colour};
+use crate::render::one_line;
+
+/// What is said of a request that will be sent again.
+fn retrying(failure: &str, tries: u32, delay: Duration) -> String {
+    format!("{}; try {tries} failed, retrying in {:.1}s", one_line(failure), delay.as_secs_f64())
+}
 
 /// Draws events; `at` is the time since the build began.
 trait Draw: Send {
@@ -43,6 +50,15 @@ impl Progress {
             ProgressMode::Auto => Some(Box::new(plain::Plain::new(io::stderr(), colour))),
         };
         Self { draw: Mutex::new(draw), started: Instant::now() }
+    }
+
+    /// Makes a client whose retries are shown.
+    pub(crate) fn hear_retries(self: &Arc<Self>, client: Client) -> Client {
+        let shown = Arc::clone(self);
+        client.on_retry(move |retry| {
+            let Retry { failure, tries, delay } = retry.clone();
+            shown.event(&Event::Retrying { failure, tries, delay });
+        })
     }
 
     /// Shows one event. When standard error is closed nobody watches, and the build goes on.

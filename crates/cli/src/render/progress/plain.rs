@@ -8,6 +8,7 @@ use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState
 
 use super::Draw;
 use super::lines::Lines;
+use super::retrying;
 use crate::render::diagnostic::Colour;
 use crate::render::{bytes, one_line};
 
@@ -19,8 +20,29 @@ pub(super) struct Plain<W> {
     out: W,
     colour: Colour,
     running: BTreeMap<StepId, Running>,
-    /// When a line about a running transfer was last written, by digest.
-    mentioned: BTreeMap<String, Duration>,
+    /// Running transfers by digest.
+    moving: BTreeMap<String, Moving>,
+}
+
+/// A running transfer.
+struct Moving {
+    /// Bytes that had moved when it was first heard of.
+    from: u64,
+    started: Duration,
+    /// When a line about it was last written.
+    mentioned: Duration,
+}
+
+impl Moving {
+    /// `, 12.3MB/s` since the start; nothing while that says little.
+    fn rate(&self, done: u64, at: Duration) -> String {
+        let took = at.saturating_sub(self.started);
+        if took < Duration::from_secs(1) {
+            return String::new();
+        }
+        let moved = u128::from(done.saturating_sub(self.from)) * 1000 / took.as_millis().max(1);
+        format!(", {}/s", bytes(u64::try_from(moved).unwrap_or(u64::MAX)))
+    }
 }
 
 struct Running {
@@ -31,7 +53,7 @@ struct Running {
 
 impl<W: Write> Plain<W> {
     pub(super) fn new(out: W, colour: Colour) -> Self {
-        Self { out, colour, running: BTreeMap::new(), mentioned: BTreeMap::new() }
+        Self { out, colour, running: BTreeMap::new(), moving: BTreeMap::new() }
     }
 
     fn output(&mut self, id: StepId, lines: &[String], at: Duration) -> io::Result<()> {
@@ -54,19 +76,22 @@ impl<W: Write> Plain<W> {
 
     fn transfer(&mut self, verb: &str, transfer: &Transfer, at: Duration) -> io::Result<()> {
         let Transfer { image, digest, done, total, state } = transfer;
-        let total = bytes(*total);
         let line = match state {
             TransferState::Running => {
-                let last = self.mentioned.entry(digest.clone()).or_insert(at);
-                if at.saturating_sub(*last) < PATIENCE {
+                let new = Moving { from: *done, started: at, mentioned: at };
+                let moving = self.moving.entry(digest.clone()).or_insert(new);
+                if at.saturating_sub(moving.mentioned) < PATIENCE {
                     return Ok(());
                 }
-                *last = at;
-                format!("{} of {total}", bytes(*done))
+                moving.mentioned = at;
+                format!("{} of {}{}", bytes(*done), bytes(*total), moving.rate(*done, at))
             }
-            TransferState::Finished => format!("{total} done"),
-            TransferState::Exists => format!("{total} exists"),
-            TransferState::Mounted => format!("{total} mounted"),
+            TransferState::Finished => {
+                let rate = self.moving.remove(digest).map(|moving| moving.rate(*total, at));
+                format!("{} done{}", bytes(*total), rate.unwrap_or_default())
+            }
+            TransferState::Exists => format!("{} exists", bytes(*total)),
+            TransferState::Mounted => format!("{} mounted", bytes(*total)),
         };
         writeln!(self.out, "{verb} {image} {digest} {line}")
     }
@@ -122,6 +147,9 @@ impl<W: Write + Send> Draw for Plain<W> {
             }
             Event::Notice { message } => writeln!(self.out, "{}", one_line(message)),
             Event::Resolved { name, digest } => writeln!(self.out, "base {name} is {digest}"),
+            Event::Retrying { failure, tries, delay } => {
+                writeln!(self.out, "{}", retrying(failure, *tries, *delay))
+            }
             Event::Pull(transfer) => self.transfer("pull", transfer, at),
             Event::Push(transfer) => self.transfer("push", transfer, at),
             Event::Exported { output, digest: Some(digest) } => {
@@ -227,11 +255,21 @@ mod tests {
                 (8000, Event::Push(transfer(0, TransferState::Exists))),
                 (9000, Event::Exported { output: "oci out.tar".into(), digest: Some("sha256:bb".into()) }),
             ],
-            "pull debian sha256:aa 20.0MB of 48.6MB\n\
-             pull debian sha256:aa 48.6MB done\n\
+            "pull debian sha256:aa 20.0MB of 48.6MB, 3.33MB/s\n\
+             pull debian sha256:aa 48.6MB done, 6.08MB/s\n\
              push debian sha256:aa 48.6MB mounted\n\
              push debian sha256:aa 48.6MB exists\n\
              exported oci out.tar sha256:bb\n",
+        );
+    }
+
+    #[test]
+    fn retries_are_told() {
+        let failure = "GET https://r.example/v2/a/manifests/1: 429 Too Many Requests".to_owned();
+        let retrying = Event::Retrying { failure, tries: 2, delay: Duration::from_millis(1500) };
+        check(
+            &[(0, retrying)],
+            "GET https://r.example/v2/a/manifests/1: 429 Too Many Requests; try 2 failed, retrying in 1.5s\n",
         );
     }
 

@@ -9,6 +9,7 @@ use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState
 
 use super::Draw;
 use super::lines::Lines;
+use super::retrying;
 use crate::render::diagnostic::Colour;
 use crate::render::{bytes, one_line, printable};
 
@@ -154,6 +155,7 @@ impl Draw for Tty {
             Event::Resolved { name, digest } => {
                 self.view.println(format!("base {name} is {}", short(digest)))
             }
+            Event::Retrying { failure, tries, delay } => self.view.println(retrying(failure, *tries, *delay)),
             Event::Pull(transfer) => self.transfer(Verb::Pull, transfer),
             Event::Push(transfer) => self.transfer(Verb::Push, transfer),
             Event::Exported { output, .. } => self.view.println(format!("exported {output}")),
