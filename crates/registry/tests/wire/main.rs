@@ -17,3 +17,4 @@ mod ranges;
 mod real;
 mod referrers;
 mod support;
+mod tls;
