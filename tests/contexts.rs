@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::support::{Answer, Image, Repository, SOME_TIME, Web, World, have, tool};
+use crate::support::{Answer, Image, Repository, SOME_TIME, Ssh, Web, World, have};
 
 /// The SHA-256 of `hello\n`.
 const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
@@ -407,63 +406,6 @@ fn repositories_as_contexts() {
     let wrong = repository.file_url("?ref=main&checksum=1234");
     world.rbuild(&["-o", "type=cacheonly", &wrong]).exits(1).says("expected checksum to match 1234");
     assert!(world.scratch_left().is_empty());
-}
-
-/// An ssh server with a key of its own, and an agent that holds the user's.
-struct Ssh {
-    port: u16,
-    agent: std::path::PathBuf,
-    running: Vec<Child>,
-}
-
-impl Drop for Ssh {
-    fn drop(&mut self) {
-        for process in &mut self.running {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-impl Ssh {
-    /// `None` where there is no server.
-    fn start(world: &World) -> Option<Self> {
-        if !have("/usr/sbin/sshd") || !have("ssh-agent") {
-            return None;
-        }
-        let path = |name: &str| world.path(name).display().to_string();
-        for name in ["host", "user"] {
-            tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &path(name)]);
-        }
-        // The folder its unprivileged process changes into.
-        std::fs::create_dir_all("/run/sshd").expect("a folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
-        let (host, user, agent) = (path("host"), path("user.pub"), world.path("agent"));
-        let settings = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {user}\nPidFile none\n\
-             StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n"
-        );
-        std::fs::write(world.path("sshd_config"), settings).expect("a file");
-        let start = |command: &str, args: &[&str]| {
-            let mut command = Command::new(command);
-            command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
-        };
-        let running = vec![
-            start("/usr/sbin/sshd", &["-D", "-f", &path("sshd_config")]),
-            start("ssh-agent", &["-D", "-a", &path("agent")]),
-        ];
-        let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok() && agent.exists();
-        let mut tries = 0..500;
-        while !ready() && tries.next().is_some() {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        let mut add = Command::new("ssh-add");
-        let added = add.args(["-q", &path("user")]).env("SSH_AUTH_SOCK", &agent).status();
-        assert!(added.expect("ssh-add starts").success());
-        Some(Self { port, agent, running })
-    }
 }
 
 #[test]

@@ -14,6 +14,17 @@ use crate::support::{Answer, Image, Repository, Run, Web, World, can_run};
 /// A heading and the features below it.
 type Group = (&'static str, &'static [Row]);
 
+/// A private key that opens nothing.
+const KEY: &str = "\
+-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACCTzS6M7esOCtBWg/hWLa5mxb52LtHSOtRhFB1ct7IqwwAAAIiHx4Wph8eF
+qQAAAAtzc2gtZWQyNTUxOQAAACCTzS6M7esOCtBWg/hWLa5mxb52LtHSOtRhFB1ct7Iqww
+AAAEBlF0cQ3jzGT2KSZhw2sPia7gFd4hi4NQsczXaS9KYZMJPNLozt6w4K0FaD+FYtrmbF
+vnYu0dI61GEUHVy3sirDAAAABHRlc3QB
+-----END OPENSSH PRIVATE KEY-----
+";
+
 /// A feature, what uses it, and what must come of that where it is not refused.
 struct Row {
     name: &'static str,
@@ -99,6 +110,7 @@ impl Ground {
             ("/a.tar", Answer::ok(archive)),
             ("/context.tar", Answer::ok(context)),
         ]);
+        world.file("key", KEY);
         let agent = UnixListener::bind(world.context().join("agent")).expect("a socket");
         Some(Self { world, web, git: address, _repository: git, _agent: agent })
     }

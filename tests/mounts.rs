@@ -211,6 +211,22 @@ fn hosts_limits_and_shared_memory_are_set() {
 }
 
 #[test]
+fn limits_that_cannot_be_are_refused_before_the_first_step() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    let busybox = world.busybox().expect("checked");
+    world.file("a", "a");
+    world.dockerfile("FROM busybox\nCOPY a /\nRUN true\n");
+    // More than fs.nr_open can be, so that nobody may have it.
+    let args = ["--build-context", &busybox, "--progress", "plain", "--ulimit", "nofile=100:4000000000"];
+    let run = world.rbuild(&[args.as_slice(), &["--output", "type=cacheonly", "."]].concat()).exits(4);
+    let run = run.says("cannot raise the hard limit nofile to 4000000000: ").says(" is allowed here");
+    assert!(!run.stderr.contains("COPY a"), "{}", run.stderr);
+}
+
+#[test]
 fn networks_are_as_asked_for() {
     let world = World::new();
     if !can_run(&world) {

@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::{Run, World, can_run, works};
+use crate::support::{Run, Ssh, World, can_run, have, tool, works};
 
 const VALUE: &str = "hunter2-5d1f0c9e";
 
@@ -223,6 +224,64 @@ fn agents_answer_the_step_that_mounts_them() {
     });
     assert_eq!(seen, [vec![1, 11], vec![5], vec![1, 11], vec![5]], "keys are listed, none is removed");
     assert_eq!(world.scratch_left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn keys_of_files_sign_for_the_step_that_mounts_them() {
+    let world = World::new();
+    if !can_run(&world) {
+        return;
+    }
+    let Some(server) = Ssh::start(&world) else { return };
+    let key = world.path("user");
+    let marker = format!("rbuild-keys-{}", std::process::id());
+    world.dockerfile(&format!(
+        "FROM busybox\nRUN --mount=type=ssh : {marker}; touch /ready; until test -e /go; do sleep 0.05; done; rm /go /ready; env > /out\n"
+    ));
+    std::thread::scope(|scope| {
+        let step = scope.spawn(|| {
+            let root = process_with(&marker).join("root");
+            let until = Instant::now() + Duration::from_secs(30);
+            while !root.join("ready").exists() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let socket = root.join("run/buildkit/ssh_agent.0");
+            let removed = ask(&socket, 19);
+            let mut client = Command::new("ssh");
+            client.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]);
+            client.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentityFile=none", "-o"]);
+            client.arg(format!("IdentityAgent={}", socket.display())).arg("-p").arg(server.port.to_string());
+            let output = client.args(["root@127.0.0.1", "echo inside"]).output().expect("ssh starts");
+            std::fs::write(root.join("go"), "").expect("the step's root");
+            (removed, output)
+        });
+        let given = format!("default={}", key.display());
+        let image = world.build_layout("image", &["--network", "none", "--ssh", &given]);
+        assert_eq!(image.paths(1), ["out"]);
+        let (removed, output) = step.join().expect("answers");
+        assert_eq!(removed, [5]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "inside\n", "{output:?}");
+    });
+    let key = std::fs::read_to_string(key).expect("the key");
+    let line = key.lines().nth(1).expect("its first bytes");
+    let mut found = Vec::new();
+    files_with(&world.store(), line, &mut found);
+    files_with(&world.path("image"), line, &mut found);
+    assert_eq!(found, Vec::<PathBuf>::new());
+    assert_eq!(world.scratch_left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn keys_that_want_a_passphrase_are_refused() {
+    let world = World::new();
+    if !have("ssh-keygen") {
+        return;
+    }
+    let key = world.path("key").display().to_string();
+    tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "a phrase", "-f", &key]);
+    world.dockerfile("FROM scratch\nRUN --mount=type=ssh x\n");
+    let run = world.rbuild(&["--ssh", &format!("a={key}"), "--output", "type=cacheonly", "."]).exits(2);
+    run.says(&format!("--ssh a: the key {key} is protected by a passphrase")).says("ssh-add");
 }
 
 #[test]

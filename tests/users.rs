@@ -60,6 +60,27 @@ fn rootfs() -> Vec<u8> {
     tar.into_inner().expect("in memory")
 }
 
+/// Whether somebody else than root may have a user namespace; says so where not.
+fn somebody_has_namespaces() -> bool {
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+    let home = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::chown(home.path(), Some(SOMEBODY), Some(SOMEBODY))
+        .expect("root may give folders away");
+    let program = home.path().join("rbuild");
+    std::fs::copy(doctor.get_program(), &program).expect("the program, where anybody may run it");
+    doctor = Command::new(program);
+    doctor.env_clear().env("RBUILD_ROOT", home.path().join("store")).args([
+        "doctor",
+        "--isolation",
+        "userns-single",
+    ]);
+    let works = doctor.uid(SOMEBODY).gid(SOMEBODY).output().expect("rbuild starts").status.success();
+    if !works {
+        skipped("the isolation userns-single does not work here for users without privileges");
+    }
+    works
+}
+
 /// Builds the context as root and as somebody else, in stores of their own, and returns both archives.
 fn both(world: &World, args: &[&str]) -> [Vec<u8>; 2] {
     let open = std::fs::Permissions::from_mode(0o755);
@@ -105,7 +126,7 @@ fn steps_leave_what_roots_leave() {
     let Some(busybox) = world.busybox() else {
         return skipped("no statically linked /bin/busybox (Debian: busybox-static)");
     };
-    if !is_root("only root can be somebody else") {
+    if !is_root("only root can be somebody else") || !somebody_has_namespaces() {
         return;
     }
     world.dockerfile(

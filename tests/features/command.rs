@@ -92,7 +92,12 @@ pub(super) const COMMAND: &[Group] = &[
         &[
             row("--secret", &["--secret", "id=a,src=Dockerfile"], A),
             row("--ssh, an agent", &["--ssh", "default=agent"], A),
-            row("--ssh, a key file", &["--ssh", "default=a"], &[]),
+            step(
+                "--ssh, a key file",
+                "FROM busybox\nRUN --mount=type=ssh,required test -S $SSH_AUTH_SOCK && echo socket > /o",
+                &["--ssh", "default=key"],
+                &[File("o", "socket\n")],
+            ),
             row("--cache-from", &["--cache-from", "type=local,src=cache"], &[]),
             row("--cache-to", &["--cache-to", "type=local,dest=../cache"], &[]),
             step(

@@ -4,6 +4,7 @@ pub(crate) mod arm64;
 mod base_image;
 mod docker_registry;
 mod repository;
+mod ssh;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 pub(crate) use base_image::busybox_layout;
 pub(crate) use docker_registry::Registry;
 pub(crate) use repository::{Repository, SOME_TIME};
+pub(crate) use ssh::Ssh;
 pub(crate) use web::{Answer, Certificate, Web};
 
 /// A folder with a store, a build context and an environment that holds nothing of the caller's.

@@ -6,7 +6,7 @@ use rbuild_dockerfile::{Diagnostic, Span};
 use rbuild_image::StoreError;
 use rbuild_layers::store::StoreDirError;
 use rbuild_registry::CopyError;
-use rbuild_sandbox::{Isolation, Unavailable};
+use rbuild_sandbox::{Isolation, LimitRefused, Unavailable};
 use thiserror::Error;
 
 use crate::context::{ContextError, NamedContextError};
@@ -83,6 +83,9 @@ pub enum BuildError {
     /// This host cannot run the steps.
     #[error("cannot run RUN steps on this host")]
     Isolation(#[from] Unavailable),
+    /// The steps of this host cannot have a limit that is asked for.
+    #[error(transparent)]
+    Limit(#[from] LimitRefused),
     /// A step is to run without confinement where that is what isolates it.
     #[error(
         "RUN --security=insecure is not possible in isolation {isolation}, whose filter is what makes it"
@@ -224,7 +227,7 @@ impl BuildError {
             | Self::NamedContext(_)
             | Self::Option { .. } => Failure::Usage,
             Self::Resolve(_) | Self::Push { .. } => Failure::Registry,
-            Self::Isolation(_) | Self::Confinement { .. } => Failure::Host,
+            Self::Isolation(_) | Self::Limit(_) | Self::Confinement { .. } => Failure::Host,
             Self::Cancelled => Failure::Cancelled,
             Self::Step(failed) => match failed.source {
                 StepError::Fetch { .. } => Failure::Registry,

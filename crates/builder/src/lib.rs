@@ -64,4 +64,4 @@ pub use event::Event;
 pub use export::{Output, OutputKind};
 pub use options::{BuildOptions, Context};
 pub use rbuild_sandbox::Secret;
-pub use ssh::SshAgent;
+pub use ssh::{KeyError, SshAgent};

@@ -259,6 +259,7 @@ impl<'a> Schedule<'a> {
         // A build that cannot run its RUN steps says so before it makes anything; one that is all cached never asks.
         if self.has_run && matches!(found, Ok(Lookup::Miss(_))) {
             let sandbox = self.executor.sandbox()?;
+            sandbox.check_limits(self.executor.limits())?;
             if self.is_insecure && !sandbox.lifts_confinement() {
                 return Err(BuildError::Confinement { isolation: sandbox.isolation() });
             }

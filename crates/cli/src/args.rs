@@ -197,8 +197,8 @@ pub(crate) struct RunArgs {
     /// Give a secret to the steps that mount it: id=ID[,src=FILE|,env=NAME] (repeatable)
     #[arg(long, value_name = "id=ID,…")]
     pub(crate) secret: Vec<String>,
-    /// Let the steps that mount it ask an SSH agent: default, or ID=SOCKET (repeatable)
-    #[arg(long, value_name = "ID[=SOCKET]", num_args = 0..=1, default_missing_value = "default")]
+    /// Let the steps that mount it use an SSH agent or private keys: default, ID=SOCKET or ID=KEY,… (repeatable)
+    #[arg(long, value_name = "ID[=PATH,…]", num_args = 0..=1, default_missing_value = "default")]
     pub(crate) ssh: Vec<String>,
     /// Add a line to /etc/hosts of the steps (repeatable)
     #[arg(long, value_name = "NAME:ADDRESS")]

@@ -21,6 +21,18 @@ use crate::scope::Scopes;
 use crate::tls;
 use crate::token::{Access, Authenticator};
 
+/// The environment variables that say which proxy requests take.
+pub const PROXY_VARIABLES: [&str; 8] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
 /// Where proxy settings come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Proxies {

@@ -104,7 +104,7 @@ mod token;
 mod upload;
 mod web;
 
-pub use client::{Client, ClientOptions, Login, Proxies};
+pub use client::{Client, ClientOptions, Login, PROXY_VARIABLES, Proxies};
 pub use copy::{CopyError, CopyOptions, Progress, Transfer, copy, copy_manifest};
 pub use credentials::{
     Credential, CredentialEntry, CredentialFile, CredentialSource, Credentials, CredentialsError, Found,

@@ -8,9 +8,10 @@ use rustix::fd::AsFd;
 use rustix::io::{Errno, Result};
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::lineage::{Lineage, Status};
+use crate::lineage::Lineage;
 use crate::notify::{Answer, Call, Reply, Target};
 use crate::seccomp::{Action, Condition, EPERM, Rules, Test};
+use crate::status::Status;
 use crate::sys;
 
 /// A descriptor that is ready sends a signal of any number to its owner, whoever has been made that.

@@ -16,10 +16,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use crate::error::RunError;
 use crate::ids::IdRanges;
 use crate::isolation::Isolation;
-use crate::lineage::{Status, processes};
+use crate::lineage::processes;
 use crate::monitor::{self, Descriptors};
 use crate::process::Network;
 use crate::program::{Program, Supervision};
+use crate::status::Status;
 use crate::sys::{self, Cloned, identity};
 
 type Job = Box<dyn FnOnce() + Send>;

@@ -14,19 +14,6 @@ pub(crate) struct Lineage {
     monitor: Pid,
 }
 
-/// What a process or thread is, as `/proc/PID/status` tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Status {
-    /// The process a thread is in.
-    pub(crate) process: i32,
-    /// Real, effective, saved and filesystem user id.
-    pub(crate) uids: [u32; 4],
-    /// Real, effective, saved and filesystem group id.
-    pub(crate) gids: [u32; 4],
-    pub(crate) groups: Vec<u32>,
-    pub(crate) umask: u32,
-}
-
 impl Lineage {
     pub(crate) const fn of(monitor: Pid) -> Self {
         Self { monitor }
@@ -77,40 +64,6 @@ fn parse_stat(stat: &[u8]) -> Option<(i32, i32)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-impl Status {
-    /// Reads it; `None` when there is no such process any more.
-    pub(crate) fn of(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/status")).ok()?)
-    }
-
-    /// The name of the process, in the first line, may hold anything but a line break.
-    fn parse(status: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(status);
-        let field = |name: &str| {
-            let mut lines = text.lines().skip(1).filter_map(|line| line.split_once(':'));
-            lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
-        };
-        let numbers = |name: &str| -> Vec<u32> {
-            let text = field(name).unwrap_or_default();
-            text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
-        };
-        Some(Self {
-            process: field("Tgid")?.parse().ok()?,
-            uids: numbers("Uid").try_into().ok()?,
-            gids: numbers("Gid").try_into().ok()?,
-            groups: numbers("Groups"),
-            umask: field("Umask").and_then(|mask| u32::from_str_radix(mask, 8).ok()).unwrap_or(0o022),
-        })
-    }
-
-    /// Tells whether the kernel would let this process signal `other`, of the same step.
-    pub(crate) fn may_signal(&self, other: &Self) -> bool {
-        let [real, effective, ..] = self.uids;
-        let [other_real, _, other_saved, _] = other.uids;
-        effective == 0 || [real, effective].iter().any(|uid| [other_real, other_saved].contains(uid))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,26 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn status_files() {
-        let text =
-            "Name:\tTgid:\t9\nUmask:\t0027\nTgid:\t41\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t10 20 \n";
-        let expect = Status {
-            process: 41,
-            uids: [1, 2, 3, 4],
-            gids: [5, 6, 7, 8],
-            groups: vec![10, 20],
-            umask: 0o027,
-        };
-        assert_eq!(Status::parse(text.as_bytes()), Some(expect));
-        assert_eq!(Status::parse(b"Name:\tx\n"), None);
-    }
-
-    #[test]
     fn this_process_descends_from_its_parent() {
         let (own, parent) = (rustix::process::getpid(), rustix::process::getppid().unwrap());
         assert!(Lineage::of(parent).contains(own.as_raw_nonzero().get()));
         assert!(!Lineage::of(own).contains(parent.as_raw_nonzero().get()));
         assert!(!Lineage::of(own).contains(own.as_raw_nonzero().get()));
-        assert_eq!(Status::of(own.as_raw_nonzero().get()).unwrap().process, own.as_raw_nonzero().get());
     }
 }

@@ -455,7 +455,8 @@ fn search_path(process: &Process) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-fn limit(limit: &Rlimit) -> (rustix::process::Resource, rustix::process::Rlimit) {
+/// Returns a limit as the kernel has it.
+pub(crate) fn limit(limit: &Rlimit) -> (rustix::process::Resource, rustix::process::Rlimit) {
     use rustix::process::Resource as Kernel;
     let resource = match limit.resource {
         Resource::Core => Kernel::Core,

@@ -19,7 +19,7 @@ use crate::launch::Launcher;
 use crate::mounts::{Mount, Rootfs, RootfsForm, Spec};
 use crate::owners::{Owners, Recorded};
 use crate::prepare::{self, Mode, ProcMount, Purpose};
-use crate::process::{Exit, Process};
+use crate::process::{Exit, Process, Rlimit};
 use crate::step::Setting;
 
 /// What happened when each isolation was tried.
@@ -142,7 +142,7 @@ fn try_isolation(isolation: Isolation, scratch: &Path) -> Result<Setting, Failur
     let mut setting = Setting { launcher, mode, ids, scratch: scratch.to_owned() };
     loop {
         let Mode { proc, rootfs, .. } = setting.mode;
-        match rehearse(&setting) {
+        match rehearse(&setting, &[]) {
             Ok(()) => return Ok(setting),
             Err(failure) if failure.is_upper_refused() && rootfs == RootfsForm::Overlay => {
                 setting.mode.rootfs = RootfsForm::Directory;
@@ -168,14 +168,15 @@ fn injects_descriptors() -> Result<(), Failure> {
 }
 
 /// Does everything that a step does up to its execve.
-fn rehearse(setting: &Setting) -> Result<(), Failure> {
+pub(crate) fn rehearse(setting: &Setting, limits: &[Rlimit]) -> Result<(), Failure> {
     let scratch = &setting.scratch;
     let place = Place::new(scratch).map_err(|source| Failure::Operation {
         operation: "write to the scratch directory",
         target: scratch.display().to_string(),
         errno: source.raw_os_error().unwrap_or(0),
     })?;
-    let (rootfs, process) = (place.rootfs(setting.mode.rootfs), Process::new(["/"]));
+    let process = Process { rlimits: limits.to_vec(), ..Process::new(["/"]) };
+    let rootfs = place.rootfs(setting.mode.rootfs);
     let spec = Spec { rootfs, mounts: Mount::defaults(), process, owners: Some(Arc::new(Nobody)) };
     match setting.run(&spec, Purpose::Rehearse, &mut |_, _| {}, &Cancel::new())? {
         Exit::Code(0) => Ok(()),

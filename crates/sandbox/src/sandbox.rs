@@ -44,6 +44,10 @@ impl Sandbox {
         self.setting.mode.isolation
     }
 
+    pub(crate) fn setting(&self) -> &Setting {
+        &self.setting
+    }
+
     pub(crate) fn mode(&self) -> Mode {
         self.setting.mode
     }

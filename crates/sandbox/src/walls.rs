@@ -24,6 +24,10 @@ pub enum Wall {
     AbstractSockets,
     /// A PID namespace.
     Processes,
+    /// An IPC namespace.
+    Ipc,
+    /// Mounts with sizes and rights of their own.
+    Mounts,
 }
 
 impl Wall {
@@ -36,6 +40,14 @@ impl Wall {
             }
             Self::AbstractSockets => {
                 "no Landlock scopes (Linux 6.12): steps reach the abstract sockets of what runs beside them"
+            }
+            Self::Ipc => {
+                "no IPC namespace (nothing can be unshared): System V IPC and POSIX message queues are shared with what \
+                 runs beside steps"
+            }
+            Self::Mounts => {
+                "no mounts: sizes of a tmpfs and of /dev/shm are not enforced, and what a step writes to a read-only \
+                 bind is thrown away instead of refused"
             }
             Self::Processes => {
                 "no PID namespace (paths of this container's /proc are masked): steps see the processes beside them and \
@@ -62,7 +74,12 @@ fn missing_walls(mode: Mode, abi: Abi) -> Vec<Wall> {
     if mode.isolation != Isolation::Chroot {
         return if mode.proc == ProcMount::Host { vec![Wall::Processes] } else { Vec::new() };
     }
-    let walls = [(Wall::Files, abi.confines_files()), (Wall::AbstractSockets, abi.has_scopes())];
+    let walls = [
+        (Wall::Files, abi.confines_files()),
+        (Wall::AbstractSockets, abi.has_scopes()),
+        (Wall::Ipc, false),
+        (Wall::Mounts, false),
+    ];
     walls.into_iter().filter(|(_, stands)| !stands).map(|(wall, _)| wall).collect()
 }
 
@@ -78,13 +95,13 @@ mod tests {
             assert_eq!(missing_walls(mode, Abi::from(abi)), expect, "{isolation} {proc:?} {abi}");
         };
         let check = |isolation, abi, expect| check_with(isolation, ProcMount::Fresh, abi, expect);
-        check(Isolation::Chroot, 0, &[Wall::Files, Wall::AbstractSockets]);
-        check(Isolation::Chroot, 1, &[Wall::Files, Wall::AbstractSockets]);
-        check(Isolation::Chroot, 2, &[Wall::AbstractSockets]);
-        check(Isolation::Chroot, 6, &[]);
+        check(Isolation::Chroot, 0, &[Wall::Files, Wall::AbstractSockets, Wall::Ipc, Wall::Mounts]);
+        check(Isolation::Chroot, 1, &[Wall::Files, Wall::AbstractSockets, Wall::Ipc, Wall::Mounts]);
+        check(Isolation::Chroot, 2, &[Wall::AbstractSockets, Wall::Ipc, Wall::Mounts]);
+        check(Isolation::Chroot, 6, &[Wall::Ipc, Wall::Mounts]);
         check(Isolation::Userns, 0, &[]);
         check_with(Isolation::Userns, ProcMount::Host, 7, &[Wall::Processes]);
         check_with(Isolation::UsernsSingle, ProcMount::Host, 7, &[Wall::Processes]);
-        check_with(Isolation::Chroot, ProcMount::Host, 7, &[]);
+        check_with(Isolation::Chroot, ProcMount::Host, 7, &[Wall::Ipc, Wall::Mounts]);
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn open(
     content: Option<&Changes>,
 ) -> Result<CacheDirectory, Cause> {
     let Request { store, access, held, cancel, .. } = request;
-    let name = name(mount, content)?;
+    let name = name(store, mount, content)?;
     let base = store.mounts_path();
     let lock_file =
         |name: &str| File::options().create(true).append(true).open(base.join(format!("{name}.lock")));
@@ -102,10 +102,12 @@ pub(crate) fn open(
     Ok(CacheDirectory { path, lock })
 }
 
-/// The name of a cache directory: its id, what a new one would look like, and what it would hold.
-fn name(mount: &CacheMount, content: Option<&Changes>) -> Result<String, Cause> {
+/// The name of a cache directory: how this process keeps owners, its id, what a new one would look like, and what it
+/// would hold. Owners that somebody else recorded, or numbers of another user namespace, would be wrong ones here.
+fn name(store: &Store, mount: &CacheMount, content: Option<&Changes>) -> Result<String, Cause> {
     let mut hasher = KeyHasher::new("rbuild cache mount");
     hasher
+        .text(store.form()?)
         .text(&mount.id)
         .number(u64::from(mount.mode))
         .number(u64::from(mount.uid))

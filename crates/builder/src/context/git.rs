@@ -51,20 +51,9 @@ impl Git {
     /// Takes `PATH`, proxies, the ssh agent and the user's known ssh hosts from the environment.
     #[expect(clippy::disallowed_methods, reason = "a constructor named from_env")]
     pub fn from_env() -> Self {
-        const TAKEN: [&str; 10] = [
-            "PATH",
-            "SSH_AUTH_SOCK",
-            "HTTP_PROXY",
-            "http_proxy",
-            "HTTPS_PROXY",
-            "https_proxy",
-            "ALL_PROXY",
-            "all_proxy",
-            "NO_PROXY",
-            "no_proxy",
-        ];
-        let take = |name: &&str| std::env::var_os(name).map(|value| (OsString::from(name), value));
-        let mut environment: Vec<_> = TAKEN.iter().filter_map(take).collect();
+        let taken = ["PATH", "SSH_AUTH_SOCK"].into_iter().chain(rbuild_registry::PROXY_VARIABLES);
+        let take = |name: &str| std::env::var_os(name).map(|value| (OsString::from(name), value));
+        let mut environment: Vec<_> = taken.filter_map(take).collect();
         let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().zip(["GIT_SSL_CAINFO", "GIT_SSL_CAPATH"]);
         for (name, as_git_has_it) in certificates {
             environment.extend(std::env::var_os(name).map(|value| (OsString::from(as_git_has_it), value)));

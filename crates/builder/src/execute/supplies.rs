@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use rbuild_layers::{Active, Scratch};
-use rbuild_sandbox::{Mounting, RootfsForm, Sandbox, Secret};
+use rbuild_sandbox::{Mounting, Rlimit, RootfsForm, Sandbox, Secret};
 
 use super::{Done, Executor, StepError, missing_stage, mounts};
 use crate::images::Origin;
@@ -23,6 +23,11 @@ impl Executor {
     pub(crate) fn hosts(&self, step: &RunStep) -> Result<PathBuf, StepError> {
         let hosts = self.network_files.hosts(&step.hostname, &step.surroundings.extra_hosts);
         hosts.map_err(|source| StepError::Write { path: "hosts".into(), source })
+    }
+
+    /// The resource limits of every step.
+    pub(crate) fn limits(&self) -> &[Rlimit] {
+        &self.settings.options.surroundings.rlimits
     }
 
     /// The value of a secret, when somebody gave it.

@@ -128,7 +128,7 @@ mod tests {
         let deep = dir.path().join("d".repeat(120));
         std::fs::create_dir(&deep).unwrap();
         let socket = Socket { mode: 0o640, uid: rustix::process::geteuid().as_raw(), gid: 0 };
-        let proxy = Proxy::start(&SshAgent::Socket(upstream), &deep, socket).unwrap();
+        let proxy = Proxy::start(&SshAgent::socket(upstream), &deep, socket).unwrap();
         assert_eq!(std::fs::metadata(proxy.path()).unwrap().permissions().mode() & 0o777, 0o640);
 
         let link = dir.path().join("link");

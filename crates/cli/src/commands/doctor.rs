@@ -303,17 +303,8 @@ fn source(source: CredentialSource) -> Option<Source> {
 }
 
 fn proxies() -> Vec<&'static str> {
-    const NAMES: [&str; 8] = [
-        "HTTP_PROXY",
-        "http_proxy",
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "NO_PROXY",
-        "no_proxy",
-    ];
-    NAMES.into_iter().filter(|name| environment(name).is_some_and(|value| !value.is_empty())).collect()
+    let is_set = |name: &&str| environment(name).is_some_and(|value| !value.is_empty());
+    rbuild_registry::PROXY_VARIABLES.into_iter().filter(is_set).collect()
 }
 
 #[cfg(test)]

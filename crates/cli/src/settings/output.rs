@@ -200,7 +200,7 @@ fn pairs(text: &str, fields: &[String]) -> Result<Vec<(String, String)>, Usage> 
 ///
 /// # References
 /// - RFC 4180
-fn fields(text: &str) -> Option<Vec<String>> {
+pub(super) fn fields(text: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {

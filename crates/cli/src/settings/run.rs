@@ -5,10 +5,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
 
 use rbuild_builder::plan::{Entitlement, Surroundings};
-use rbuild_builder::{Secret, SshAgent};
+use rbuild_builder::{KeyError, Secret, SshAgent};
 use rbuild_sandbox::{Resource, Rlimit};
 
 use super::{Environment, Usage};
@@ -34,7 +33,9 @@ pub(super) fn secrets(
 fn secret(text: &str, environment: Environment<'_>) -> Result<(String, Secret), Usage> {
     let wrong = |what: String| Usage::new(format!("--secret: {what}"));
     let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-    for field in text.split(',') {
+    let fields =
+        super::output::fields(text).ok_or_else(|| wrong(format!("{text:?}: a quote is not closed")))?;
+    for field in &fields {
         let pair = field.split_once('=');
         let (key, value) =
             pair.ok_or_else(|| wrong(format!("invalid field {field:?} must be a key=value pair")))?;
@@ -78,7 +79,7 @@ fn secret_file(id: &str, path: &str) -> Result<Vec<u8>, Usage> {
 /// Reads `--ssh`.
 ///
 /// # Errors
-/// A flag is malformed, or names what is no socket of an agent.
+/// A flag is malformed, or names what is neither the socket of an agent nor a private key.
 pub(super) fn agents(
     list: &[String],
     environment: Environment<'_>,
@@ -93,29 +94,32 @@ fn agent(text: &str, environment: Environment<'_>) -> Result<(String, SshAgent),
         Some(paths) => paths.split(',').map(str::to_owned).collect(),
         None => environment("SSH_AUTH_SOCK").into_iter().collect(),
     };
-    let failed = |path: &str, what: String| Usage::new(format!("--ssh {id}: {path}: {what}"));
+    let failed = |what: String| Usage::new(format!("--ssh {id}: {what}"));
     let is_socket = |path: &String| match std::fs::metadata(path) {
         Ok(meta) => Ok(meta.file_type().is_socket()),
-        Err(error) => Err(failed(path, error.to_string())),
+        Err(error) => Err(failed(format!("{path}: {error}"))),
     };
     let sockets = paths.iter().map(is_socket).collect::<Result<Vec<_>, _>>()?;
-    match (paths.as_slice(), sockets.as_slice()) {
-        ([] | [_], []) => {
-            Err(Usage::new(format!("--ssh {id}: there is no agent")).hint("is SSH_AUTH_SOCK set?"))
+    let agent = match (paths.as_slice(), sockets.contains(&true)) {
+        ([], _) => return Err(failed("there is no agent".to_owned()).hint("is SSH_AUTH_SOCK set?")),
+        ([path], true) => SshAgent::socket(path),
+        (_, true) => {
+            return Err(failed("a socket stands alone, without other sockets or keys".to_owned()));
         }
-        ([path], [true]) if !path.is_empty() => {
-            Ok((id.to_owned(), SshAgent::Socket(Path::new(path).to_owned())))
-        }
-        (_, [_, .., _]) if sockets.contains(&true) => {
-            Err(Usage::new(format!("--ssh {id}: a socket stands alone, without other sockets or keys")))
-        }
-        (paths, _) => {
-            let path = paths.first().map(String::as_str).unwrap_or_default();
-            let hint =
-                format!("let an agent hold it: eval $(ssh-agent) && ssh-add {path} && rbuild --ssh {id} …");
-            Err(failed(path, "key files are not read, only agents are asked".to_owned()).hint(hint))
-        }
-    }
+        (paths, false) => SshAgent::keys(paths).map_err(|error| {
+            let usage = failed(error.to_string());
+            match error {
+                KeyError::Protected { path } => {
+                    let add = path.display();
+                    usage.hint(format!(
+                        "let an agent hold it: eval $(ssh-agent) && ssh-add {add} && rbuild --ssh {id} …"
+                    ))
+                }
+                _ => usage,
+            }
+        })?,
+    };
+    Ok((id.to_owned(), agent))
 }
 
 /// Reads `--allow`.
@@ -219,6 +223,8 @@ mod tests {
         check("id=a,env=V", "a", "from V");
         check("id=a,type=env,src=V", "a", "from V");
         check("id=V", "V", "from V");
+        check(&format!("id=a,\"src={path}\""), "a", "from a file\n");
+        check("\"id=a,b\",env=V", "a,b", "from V");
         check(&format!("id={path}"), &path.to_string(), "from a file\n");
     }
 
@@ -231,6 +237,7 @@ mod tests {
         check("src=/x", "secret missing ID");
         check("id=a,foo=b", "unexpected key \"foo\" in \"foo=b\"");
         check("id=a,type=foo", "unsupported secret type \"foo\"");
+        check("\"id=a", "\"\\\"id=a\": a quote is not closed");
         check("id", "invalid field \"id\" must be a key=value pair");
         check("id=a,src=/none", "cannot read /none for a: No such file or directory (os error 2)");
         check("id=a,env=NONE", "a: the environment has no variable NONE");
@@ -245,14 +252,14 @@ mod tests {
         std::fs::write(&key, "PRIVATE").unwrap();
         let environment = |name: &str| (name == "SSH_AUTH_SOCK").then(|| socket.display().to_string());
         let given = |text: String| agents(&[text], &environment);
-        let expect = |id: &str| BTreeMap::from([(id.to_owned(), SshAgent::Socket(socket.clone()))]);
+        let expect = |id: &str| BTreeMap::from([(id.to_owned(), SshAgent::socket(&socket))]);
         assert_eq!(given("default".to_owned()).unwrap(), expect("default"));
         assert_eq!(given(format!("a={}", socket.display())).unwrap(), expect("a"));
         assert_eq!(given(format!("={}", socket.display())).unwrap(), expect("default"));
         let error = given(format!("a={},{}", socket.display(), key.display())).unwrap_err();
         assert!(error.to_string().contains("stands alone"), "{error}");
         let error = given(format!("a={}", key.display())).unwrap_err();
-        assert!(error.to_string().contains("key files are not read"), "{error}");
+        assert!(error.to_string().contains("holds no private key"), "{error}");
         let error = given("a=/none".to_owned()).unwrap_err();
         assert!(error.to_string().contains("No such file"), "{error}");
         let error = agents(&["default".to_owned()], &no_environment).unwrap_err();

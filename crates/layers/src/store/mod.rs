@@ -242,6 +242,15 @@ impl Store {
         &self.shared.layout
     }
 
+    /// Names the way this process keeps trees in this store: with native owners of which id ranges, or recorded ones.
+    /// What was kept in one way is of no use in another.
+    ///
+    /// # Errors
+    /// The store cannot be tried.
+    pub fn form(&self) -> Result<&str, StoreDirError> {
+        Ok(&self.abilities()?.name)
+    }
+
     /// Returns where cache mounts are kept.
     #[must_use]
     pub fn mounts_path(&self) -> PathBuf {

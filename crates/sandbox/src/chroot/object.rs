@@ -10,8 +10,9 @@ use rustix::process::Pid;
 use super::mirror;
 use super::path::{Own, Place};
 use super::skeleton::FALLBACK;
-use crate::lineage::{Lineage, Status};
+use crate::lineage::Lineage;
 use crate::prepare::{MASKED_PROC, READ_ONLY_PROC};
+use crate::status::Status;
 
 /// What a step may write of its own processes.
 const WRITABLE: [&[u8]; 8] = [

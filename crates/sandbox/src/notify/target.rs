@@ -6,7 +6,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 
-use crate::lineage::Status;
+use crate::status::Status;
 use crate::sys::{identity, notification};
 
 /// The longest path the kernel takes, with its null byte.

@@ -11,12 +11,12 @@ use rustix::io::Errno;
 
 use super::calls::CREATING;
 use super::locate::{Entry, as_root, descriptor_path};
-use super::status::Status;
 use super::{Follow, Named, Single, Umask};
 use crate::capabilities;
 use crate::notify::{Call, Reply, Target};
 use crate::owners::{Node, NodeKind, Recorded};
 use crate::seccomp::HARMLESS_DEVICES;
+use crate::status::Status;
 use crate::sys;
 
 const S_ISGID: u32 = libc::S_ISGID;
@@ -255,7 +255,7 @@ impl Single {
             sys::unshare_filesystem_attributes()?;
             self.umask = Umask::Own;
         }
-        let status = Status::of(super::thread_of(call)).map_err(|_| Errno::SRCH)?;
+        let status = Status::of(super::thread_of(call)).ok_or(Errno::SRCH)?;
         rustix::process::umask(Mode::from_raw_mode(status.umask));
         let Entry { directory, name } = &creation.entry;
         let make = || make(directory.as_fd(), name);

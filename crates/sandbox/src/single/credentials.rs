@@ -2,10 +2,10 @@
 
 use rustix::io::Errno;
 
-use super::status::Status;
 use super::{Caller, Phase, Single};
 use crate::identity::{AmbientChange, Capabilities, Identity, Ids, MOST_GROUPS, Sets};
 use crate::notify::{Call, Reply, Target};
+use crate::status::Status;
 
 use super::calls::{PR_GET_KEEPCAPS, PR_SET_KEEPCAPS};
 
@@ -152,8 +152,8 @@ fn read_header(call: &Call, target: &Target<'_>) -> Result<Header, Errno> {
     if process == 0 {
         return Ok(Header::Own(count));
     }
-    let status = Status::of(super::thread_of(call)).map_err(|_| Errno::SRCH)?;
-    Ok(if process == status.thread { Header::Own(count) } else { Header::Others })
+    let status = Status::of(super::thread_of(call)).ok_or(Errno::SRCH)?;
+    Ok(if process == status.inner_thread { Header::Own(count) } else { Header::Others })
 }
 
 fn get_capabilities(call: &Call, target: &Target<'_>, sets: &Capabilities) -> Result<Reply, Errno> {

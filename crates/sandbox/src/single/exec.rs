@@ -5,10 +5,10 @@ use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::locate::descriptor_path;
-use super::status::Status;
 use super::{Follow, Named, Phase, Single};
 use crate::identity::SetId;
 use crate::notify::{Call, Reply, Target};
+use crate::status::Status;
 
 const S_ISUID: u32 = libc::S_ISUID;
 const S_ISGID: u32 = libc::S_ISGID;
@@ -52,8 +52,7 @@ impl Single {
 /// Tells whether the set-id bits of a file count: not where the mount or the process says no, nor on scripts. A
 /// process whose `no_new_privs` was set before the step by the pod is emulated without it.
 fn is_effective(call: &Call, file: &OwnedFd) -> bool {
-    let no_new_privileges =
-        |status: std::io::Result<Status>| status.is_ok_and(|status| status.no_new_privileges);
+    let no_new_privileges = |status: Option<Status>| status.is_some_and(|status| status.no_new_privileges);
     let given_up = no_new_privileges(Status::of(super::thread_of(call)))
         && !no_new_privileges(Status::of_this_process());
     let refused = rustix::fs::fstatvfs(file).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::NOSUID));

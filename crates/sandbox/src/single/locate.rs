@@ -14,9 +14,9 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, Result};
 
-use super::status::Status;
 use crate::lineage::Lineage;
 use crate::notify::Target;
+use crate::status::Status;
 
 /// As many symlinks as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -149,10 +149,10 @@ impl Viewer<'_> {
 
     /// Returns the name that "self" or "thread-self" in a procfs has for the thread.
     fn own_name(&self, name: &[u8]) -> Option<Vec<u8>> {
-        let status = Status::of(self.thread).ok()?;
+        let status = Status::of(self.thread)?;
         match name {
-            b"self" => Some(status.process.to_string().into_bytes()),
-            _ => Some(format!("{}/task/{}", status.process, status.thread).into_bytes()),
+            b"self" => Some(status.inner_process.to_string().into_bytes()),
+            _ => Some(format!("{}/task/{}", status.inner_process, status.inner_thread).into_bytes()),
         }
     }
 }
@@ -261,7 +261,7 @@ impl Walk<'_> {
         });
         let mut text = Vec::new();
         File::from(status.ok_or(Errno::ACCESS)?).read_to_end(&mut text).map_err(errno_of)?;
-        Ok(step.contains(Status::parse(&text).leader))
+        Ok(Status::parse(&text).is_some_and(|status| step.contains(status.process)))
     }
 }
 

@@ -21,7 +21,6 @@ mod exec;
 mod files;
 mod locate;
 mod peer;
-mod status;
 mod symlink;
 mod xattr;
 

@@ -5,8 +5,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use super::Single;
-use super::status::Status;
 use crate::notify::{Call, Reply, Target};
+use crate::status::Status;
 use crate::sys::limit;
 
 impl Single {
@@ -38,14 +38,14 @@ impl Single {
         }
         let number = limit::locks(peer.pid).ok()?.current?;
         let identity = self.identities.get(number);
-        let process = Status::of(peer.pid.as_raw_nonzero().get()).ok()?.process;
+        let process = Status::of(peer.pid.as_raw_nonzero().get())?.inner_process;
         Some((identity.user.effective, identity.group.effective, process))
     }
 }
 
 /// Takes a copy of the socket a call is about.
 fn socket_of(call: &Call) -> Option<OwnedFd> {
-    let leader = Status::of(super::thread_of(call)).ok()?.leader;
+    let leader = Status::of(super::thread_of(call))?.process;
     let process = rustix::process::pidfd_open(Pid::from_raw(leader)?, PidfdFlags::empty()).ok()?;
     rustix::process::pidfd_getfd(&process, call.int(0), PidfdGetfdFlags::empty()).ok()
 }
