@@ -1,6 +1,6 @@
 //! RUN: what a step sees, what it leaves, what becomes of it when it fails.
 
-use crate::support::{Image, Run, World, can_run, have, tool};
+use crate::support::{Image, Run, World, can_run, have, is_root, skipped, tool};
 use serde_json::json;
 
 #[test]
@@ -224,4 +224,39 @@ fn a_step_that_a_signal_ends_says_which() {
     }
     world.dockerfile("FROM busybox\nRUN kill -9 $$\n");
     world.run_steps().exits(1).says("was killed by signal 9: exit code: 137").says("Dockerfile:2");
+}
+
+#[test]
+fn steps_have_cgroups_of_their_own_below_the_one_that_is_asked_for() {
+    let world = World::new();
+    if !can_run(&world) || !is_root("cgroups of the machine belong to root") {
+        return;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("proc");
+    let mounted = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    let Some(root) = mounted.and_then(|line| line.split(' ').nth(1)) else {
+        return skipped("no cgroup2 filesystem is mounted");
+    };
+    let name = format!("rbuild-test-{}", std::process::id());
+    let parent = std::path::Path::new(root).join(&name);
+    if let Err(error) = std::fs::create_dir(&parent) {
+        return skipped(&format!("cannot make a cgroup: {error}"));
+    }
+    world.dockerfile("FROM busybox\nRUN grep ^0 /proc/self/cgroup > /o; sleep 1000 &\n");
+    let build = |parent: &str| {
+        let busybox = world.busybox().expect("checked");
+        let args = ["--build-context", &busybox, "--no-cache", "--cgroup-parent", parent];
+        world.rbuild(&[&args[..], &["-o", "type=oci,tar=false,dest=../out", "."]].concat())
+    };
+    // One that a builder left behind is cleared away.
+    std::fs::create_dir(parent.join("rbuild-1-1")).expect("a cgroup");
+    build(&name).success();
+    let left =
+        std::fs::read_dir(&parent).expect("there").flatten().filter(|entry| entry.path().is_dir()).count();
+    std::fs::remove_dir(&parent).expect("no process is left in it");
+    assert_eq!(left, 0);
+    let image = Image::open(&world.path("out"));
+    let seen = image.entry(image.layers() - 1, "o").content;
+    assert!(seen.contains(&format!("/{name}/rbuild-")), "{seen}");
+    build(&name).exits(4).says("cannot run steps in the cgroup").says("cgroup.procs");
 }

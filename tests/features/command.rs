@@ -118,7 +118,11 @@ pub(super) const COMMAND: &[Group] = &[
                 &["--shm-size", "1m"],
                 &[File("o", "256\n")],
             ),
-            row("--cgroup-parent", &["--cgroup-parent", "a"], &[]),
+            row(
+                "--cgroup-parent, for steps that run where cgroup2 can be written",
+                &["--cgroup-parent", "a"],
+                A,
+            ),
             row("--allow", &["--allow", "network.host"], A),
             row("--attest", &["--attest", "type=sbom"], &[]),
             step(

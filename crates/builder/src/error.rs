@@ -6,7 +6,7 @@ use rbuild_dockerfile::{Diagnostic, Span};
 use rbuild_image::StoreError;
 use rbuild_layers::store::StoreDirError;
 use rbuild_registry::CopyError;
-use rbuild_sandbox::{Isolation, LimitRefused, Unavailable};
+use rbuild_sandbox::{CgroupError, Isolation, LimitRefused, Unavailable};
 use thiserror::Error;
 
 use crate::context::{ContextError, NamedContextError};
@@ -86,6 +86,9 @@ pub enum BuildError {
     /// The steps of this host cannot have a limit that is asked for.
     #[error(transparent)]
     Limit(#[from] LimitRefused),
+    /// Steps cannot run in the cgroup that is asked for.
+    #[error("cannot run steps in the cgroup of --cgroup-parent")]
+    Cgroup(#[from] CgroupError),
     /// A step is to run without confinement where that is what isolates it.
     #[error(
         "RUN --security=insecure is not possible in isolation {isolation}, whose filter is what makes it"
@@ -227,7 +230,7 @@ impl BuildError {
             | Self::NamedContext(_)
             | Self::Option { .. } => Failure::Usage,
             Self::Resolve(_) | Self::Push { .. } => Failure::Registry,
-            Self::Isolation(_) | Self::Limit(_) | Self::Confinement { .. } => Failure::Host,
+            Self::Isolation(_) | Self::Limit(_) | Self::Cgroup(_) | Self::Confinement { .. } => Failure::Host,
             Self::Cancelled => Failure::Cancelled,
             Self::Step(failed) => match failed.source {
                 StepError::Fetch { .. } => Failure::Registry,

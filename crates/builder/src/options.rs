@@ -212,6 +212,9 @@ pub struct BuildOptions {
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.
     pub isolation: Option<Isolation>,
+    /// The cgroup, by its path below the cgroup2 filesystem, in which every RUN gets one of its own; `None`: steps stay in the
+    /// cgroup of this process.
+    pub cgroup_parent: Option<PathBuf>,
     /// How many steps may run at the same time; `None`: as many as there are processors.
     pub jobs: Option<NonZeroUsize>,
     /// How repositories are read.

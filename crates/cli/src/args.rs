@@ -215,7 +215,8 @@ pub(crate) struct RunArgs {
     /// How RUN steps are isolated; default: the strongest that works here
     #[arg(long, value_name = "NAME")]
     pub(crate) isolation: Option<String>,
-    #[arg(long, hide = true)]
+    /// A cgroup (version 2) in which every RUN gets one of its own; needs write access to it
+    #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,
 }
 

@@ -129,6 +129,7 @@
 
 mod cancel;
 mod capabilities;
+mod cgroup;
 mod chroot;
 mod emulation;
 mod entry;
@@ -164,6 +165,7 @@ mod sys;
 mod walls;
 
 pub use cancel::Cancel;
+pub use cgroup::{CgroupError, CgroupParent};
 pub use error::{ExecError, RunError};
 pub use isolation::{Isolation, UnknownIsolation};
 pub use limits::LimitRefused;

@@ -139,7 +139,7 @@ fn try_isolation(isolation: Isolation, scratch: &Path) -> Result<Setting, Failur
         injects_descriptors()?;
     }
     let mode = Mode { isolation, proc, rootfs };
-    let mut setting = Setting { launcher, mode, ids, scratch: scratch.to_owned() };
+    let mut setting = Setting { launcher, mode, ids, scratch: scratch.to_owned(), cgroup: None };
     loop {
         let Mode { proc, rootfs, .. } = setting.mode;
         match rehearse(&setting, &[]) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::cancel::Cancel;
+use crate::cgroup::CgroupParent;
 use crate::error::RunError;
 use crate::isolation::Isolation;
 use crate::mounts::{Mounting, RootfsForm, Spec};
@@ -46,6 +47,10 @@ impl Sandbox {
 
     pub(crate) fn setting(&self) -> &Setting {
         &self.setting
+    }
+
+    pub(crate) fn set_cgroup(&mut self, parent: CgroupParent) {
+        self.setting.cgroup = Some(parent);
     }
 
     pub(crate) fn mode(&self) -> Mode {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
+use crate::cgroup::{Cgroup, CgroupParent};
 use crate::chroot::Skeleton;
 use crate::emulation;
 use crate::error::RunError;
@@ -25,6 +26,8 @@ pub(crate) struct Setting {
     pub(crate) ids: IdRanges,
     /// A directory on the filesystem of the root filesystems.
     pub(crate) scratch: PathBuf,
+    /// Where every step gets a cgroup.
+    pub(crate) cgroup: Option<CgroupParent>,
 }
 
 impl Setting {
@@ -37,13 +40,14 @@ impl Setting {
         cancel: &Cancel,
     ) -> Result<Exit, RunError> {
         let program = Arc::new(prepare::program(spec, self.mode, &self.ids, purpose)?);
+        let cgroup = self.cgroup.as_ref().map(CgroupParent::child).transpose()?;
         let skeleton = match (&spec.rootfs, self.mode.isolation) {
             (Rootfs::Directory(root), Isolation::Chroot) => {
                 Some(Skeleton::place(&self.scratch, root, &spec.mounts)?)
             }
             _ => None,
         };
-        let started = self.start(spec, &program, skeleton.as_ref());
+        let started = self.start(spec, &program, skeleton.as_ref(), cgroup.as_ref());
         let ended = started.and_then(|(running, serving)| {
             let ended = supervise(running, &program, output, cancel);
             if let Some(serving) = serving {
@@ -62,6 +66,7 @@ impl Setting {
         spec: &Spec,
         program: &Arc<Program>,
         skeleton: Option<&Skeleton>,
+        cgroup: Option<&Cgroup>,
     ) -> Result<(Running, Option<Serving>), RunError> {
         let Mode { isolation, .. } = self.mode;
         let mut running = self.launcher.start(Arc::clone(program), isolation, spec.process.network)?;
@@ -73,6 +78,9 @@ impl Setting {
             }
             None => None,
         };
+        if let Some(cgroup) = cgroup {
+            cgroup.take(running.monitor())?;
+        }
         running.go(isolation, &self.ids)?;
         Ok((running, serving))
     }

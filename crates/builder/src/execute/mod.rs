@@ -37,7 +37,7 @@ use rbuild_layers::{
     Active, Changes, LayerOptions, Limits, Overlay, Plain, Scratch, Snapshotter, Store, View, recompress,
     write_layer,
 };
-use rbuild_sandbox::{Cancel, Isolation, RootfsForm, Sandbox, Unavailable};
+use rbuild_sandbox::{Cancel, CgroupParent, Isolation, RootfsForm, Sandbox};
 
 pub(crate) use clock::Clock;
 pub use copier::CopyError;
@@ -181,8 +181,8 @@ impl Executor {
     /// The sandbox for RUN, found and announced when it is first asked for.
     ///
     /// # Errors
-    /// No isolation works on this host.
-    pub(crate) fn sandbox(&self) -> Result<&Sandbox, Unavailable> {
+    /// No isolation works on this host, or steps cannot run in the cgroup that is asked for.
+    pub(crate) fn sandbox(&self) -> Result<&Sandbox, BuildError> {
         let _detection = self.detection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
@@ -192,6 +192,10 @@ impl Executor {
         let sandbox = match forced {
             Some(isolation) => Sandbox::forced(isolation, scratch)?,
             None => Sandbox::detect(scratch)?,
+        };
+        let sandbox = match &self.settings.options.cgroup_parent {
+            Some(parent) => sandbox.in_cgroup(CgroupParent::open(parent)?)?,
+            None => sandbox,
         };
         self.emit(Event::Isolation { name: sandbox.isolation().to_string(), why: describe_choice(forced) });
         Ok(self.sandbox.get_or_init(|| sandbox))

@@ -44,6 +44,7 @@ impl BuildSettings {
         let options = BuildOptions {
             dockerfile: dockerfile(args.file.as_deref(), &context)?,
             jobs,
+            cgroup_parent: args.run.cgroup_parent.as_ref().map(Into::into),
             context,
             tags: args.tags.clone(),
             push,
@@ -326,7 +327,6 @@ mod tests {
             "--allow x",
             "--allow: unknown entitlement \"x\": expected one of network.host, security.insecure, device",
         );
-        check("--cgroup-parent a", "--cgroup-parent a: steps stay in the cgroup of rbuild");
         check("--push", "--push has nothing to push");
         check("--no-push -o type=registry -t a", "--no-push contradicts an --output that pushes");
         check(

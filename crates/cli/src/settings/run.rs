@@ -130,15 +130,11 @@ pub(super) fn entitlements(list: &[String]) -> Result<BTreeSet<Entitlement>, Usa
     list.iter().map(|name| name.parse().map_err(|error| Usage::new(format!("--allow: {error}")))).collect()
 }
 
-/// Reads `--add-host`, `--ulimit`, `--shm-size` and `--cgroup-parent`.
+/// Reads `--add-host`, `--ulimit` and `--shm-size`.
 ///
 /// # Errors
-/// A flag is malformed, or cannot be had.
+/// A flag is malformed.
 pub(super) fn surroundings(args: &RunArgs) -> Result<Surroundings, Usage> {
-    if let Some(parent) = &args.cgroup_parent {
-        return Err(Usage::new(format!("--cgroup-parent {parent}: steps stay in the cgroup of rbuild"))
-            .hint("start rbuild in that cgroup, or limit the container it runs in"));
-    }
     Ok(Surroundings {
         extra_hosts: args.add_host.iter().map(|text| host(text)).collect::<Result<_, _>>()?,
         rlimits: args.ulimit.iter().map(|text| limit(text)).collect::<Result<_, _>>()?,
