@@ -366,6 +366,22 @@ fn archives_do_not_lead_outside() {
 }
 
 #[test]
+fn the_time_of_a_file_of_the_web_stands_for_now_where_it_is_asked_for() {
+    let dockerfile = "ARG SOURCE_DATE_EPOCH=context\nFROM scratch\nLABEL a=b\n";
+    let dated = Answer {
+        headers: vec!["Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT".into()],
+        ..Answer::ok(dockerfile)
+    };
+    let web = Web::serve([("/dated", dated), ("/undated", Answer::ok(dockerfile))]);
+    let world = World::new();
+    let dest = world.path("dated");
+    let output = format!("type=oci,tar=false,dest={}", dest.display());
+    world.rbuild(&["-o", &output, &web.url("/dated")]).success();
+    assert_eq!(Image::open(&dest).config["created"], "1994-11-06T08:49:37Z");
+    world.rbuild(&["-o", "type=cacheonly", &web.url("/undated")]).exits(2).says("SOURCE_DATE_EPOCH");
+}
+
+#[test]
 fn repositories_as_contexts() {
     let Some(mut repository) = Repository::new() else { return };
     let world = World::new();

@@ -513,6 +513,12 @@ mod tests {
         check("${A/[b]/X}", "abc");
         check("${S// /_}", "x_y");
         check("a << b", "a << b");
+        check("${1:-d} ${@:-d} ${@} ${@:+d}", "d d  ");
+        check(
+            "\u{c548}${A:+000}\u{b155}\\t'\u{d558}' \u{c548}$.x",
+            "\u{c548}000\u{b155}t\u{d558} \u{c548}$.x",
+        );
+        check("${U:-\\${A}z}x", "${Az}x");
     }
 
     #[test]

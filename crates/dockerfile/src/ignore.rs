@@ -285,6 +285,7 @@ mod tests {
         check("./a/../b/", &["b"], &["a"]);
         check("../a\n.", &[], &["a", "b"]);
         check("a?c\n[x-z]1\n[^b]2", &["abc", "aéc", "y1", "a2"], &["a/c", "ac", "b2", "a1"]);
+        check("*\n!a\n*.md\n!b.md", &["x", "a.md", "c.md"], &["a", "b.md"]);
         check("a\\*b\n\\!c", &["a*b", "!c"], &["axb", "c"]);
         check("a.b+(c)", &["a.b+(c)"], &["axb+(c)"]);
         check("\u{feff}a", &["a"], &[]);
