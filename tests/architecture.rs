@@ -12,7 +12,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("registry", &["image"]),
     ("test-registry", &["image"]),
     ("builder", &["dockerfile", "image", "layers", "registry", "sandbox"]),
-    ("cli", &["builder", "dockerfile", "image", "layers", "registry", "sandbox"]),
+    ("cri", &["image", "layers", "registry"]),
+    ("cli", &["builder", "cri", "dockerfile", "image", "layers", "registry", "sandbox"]),
 ];
 
 #[test]

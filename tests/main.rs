@@ -21,6 +21,7 @@ mod features;
 mod findings;
 mod images;
 mod mounts;
+mod node;
 mod outputs;
 mod parse;
 mod platforms;

@@ -1,5 +1,6 @@
 //! What was typed: the command line as clap reads it, nothing resolved.
 
+mod node;
 mod registry;
 
 use std::ffi::OsString;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use node::{CriArgs, CriServeArgs, CriVerb, LogFormat, NodeArgs, PullArgs};
 pub(crate) use registry::{CredentialArgs, FallbackMode, LoginArgs, LogoutArgs, RegistryArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the build failed, 2 usage or refused Dockerfile, 3 registry, \
@@ -65,7 +67,7 @@ pub(crate) enum Verb {
     Lint(LintArgs),
     /// Show how Dockerfiles are read
     Parse(ParseArgs),
-    /// Copy an image from a registry into the store
+    /// Copy images from registries into the store, or to where a node's runtime reads them
     Pull(PullArgs),
     /// Copy an image from the store or an OCI layout to a registry
     Push(PushArgs),
@@ -81,6 +83,8 @@ pub(crate) enum Verb {
     Logout(LogoutArgs),
     /// Show what this host allows, and what would allow more
     Doctor(DoctorArgs),
+    /// Serve the images of a Kubernetes node
+    Cri(CriArgs),
     /// Show the version
     Version,
 }
@@ -284,19 +288,6 @@ pub(crate) struct ParseArgs {
     /// text: findings with source excerpts; json: one object per file and line
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-}
-
-/// `rbuild pull`.
-#[derive(Debug, Args)]
-pub(crate) struct PullArgs {
-    /// Name of the image
-    #[arg(value_name = "REF")]
-    pub(crate) name: String,
-    /// Which platform's image is pulled; default: this machine's
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub(crate) platform: Option<String>,
-    #[command(flatten)]
-    pub(crate) transfer: TransferArgs,
 }
 
 /// `rbuild push`.

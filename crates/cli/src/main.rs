@@ -10,7 +10,7 @@ mod settings;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::args::{Cli, Verb};
+use crate::args::{Cli, CriArgs, CriVerb, Verb};
 use crate::commands::parse::Verdict;
 use crate::failure::Failure;
 use crate::render::diagnostic::Colour;
@@ -79,6 +79,9 @@ async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Inspect(args) => interrupt::or_interrupted(commands::inspect::run(args)).await,
         Verb::Login(args) => interrupt::or_interrupted(commands::login::login(args)).await,
         Verb::Logout(args) => interrupt::or_interrupted(commands::login::logout(args)).await,
+        Verb::Cri(CriArgs { verb: CriVerb::Serve(args) }) => {
+            interrupt::or_interrupted(commands::cri::run(*args)).await
+        }
         Verb::Parse(_) | Verb::Doctor(_) | Verb::Version => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -2,7 +2,9 @@
 
 pub(crate) mod build;
 mod call;
+mod containers_storage;
 pub(crate) mod copy;
+pub(crate) mod cri;
 pub(crate) mod doctor;
 pub(crate) mod images;
 pub(crate) mod inspect;

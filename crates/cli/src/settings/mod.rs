@@ -2,6 +2,7 @@
 
 mod build;
 mod call;
+mod node;
 mod output;
 mod place;
 mod registry;
@@ -13,8 +14,9 @@ use rbuild_image::{Platform, Reference};
 
 pub(crate) use build::{BuildSettings, isolation, lint_options};
 pub(crate) use call::Call;
+pub(crate) use node::{Node, pull_options, socket};
 pub(crate) use place::{Place, split_layout};
-pub(crate) use registry::{client, client_as, credentials};
+pub(crate) use registry::{client, client_as, client_options, credentials};
 
 /// A mistake on the command line.
 #[derive(Debug, PartialEq, Eq)]

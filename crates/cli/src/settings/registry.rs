@@ -20,6 +20,11 @@ pub(crate) fn client(args: &RegistryArgs) -> anyhow::Result<Client> {
 
 /// As [`client`], with these credentials.
 pub(crate) fn client_as(args: &RegistryArgs, credentials: Credentials) -> anyhow::Result<Client> {
+    Client::new(client_options(args, credentials)?).context("cannot set up the registry client")
+}
+
+/// The settings that [`client_as`] makes a client of.
+pub(crate) fn client_options(args: &RegistryArgs, credentials: Credentials) -> anyhow::Result<ClientOptions> {
     let mut options = ClientOptions { credentials, ..ClientOptions::from_env() };
     options.insecure.extend(
         args.insecure
@@ -73,7 +78,7 @@ pub(crate) fn client_as(args: &RegistryArgs, credentials: Credentials) -> anyhow
         options.hosts.trees.insert(0, directory.clone());
     }
     options.user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
-    Client::new(options).context("cannot set up the registry client")
+    Ok(options)
 }
 
 /// All places of credentials: what flags name, then the environment's.
