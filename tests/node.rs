@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rbuild_cri::Channel;
 use rbuild_cri::messages::cri::{
-    Image, ImageSpec, ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
+    Empty, Image, ImageSpec, ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
+    RemoveImageRequest,
 };
 
 use crate::support::{Registry, World, busybox_layout, have, tool};
@@ -51,8 +52,8 @@ fn a_layout_is_filled_for_other_tools() {
 #[test]
 fn what_cannot_be_served_is_refused_by_name() {
     let world = World::new();
-    let refused = world.rbuild(&["pull", "--into", "containerd=unix:///x.sock", "app"]).exits(2);
-    assert!(refused.stderr.contains("containerd"), "{}", refused.stderr);
+    let refused = world.rbuild(&["cri", "serve", "--store", "containers-storage"]).exits(2);
+    assert!(refused.stderr.contains("containers-storage"), "{}", refused.stderr);
     world.rbuild(&["pull", "--into", "oci:/tmp/x", "--unpack", "app"]).exits(2);
     world.rbuild(&["cri", "serve", "--listen", "tcp://127.0.0.1:1"]).exits(2);
 }
@@ -105,4 +106,164 @@ fn await_socket(socket: &Path, serving: &mut Serving) {
         assert!(Instant::now() < until, "nobody listens");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A containerd of its own, without Kubernetes' plugin and without network.
+struct Containerd {
+    dir: std::path::PathBuf,
+    process: Child,
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Containerd {
+    /// Starts one; `None` where that cannot work.
+    fn start(world: &World) -> Option<Self> {
+        if !have("containerd") {
+            return None;
+        }
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: containerd needs root");
+            return None;
+        }
+        let dir = world.path("containerd");
+        std::fs::create_dir_all(&dir).expect("a folder");
+        let config = format!(
+            "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
+             [grpc]\naddress = \"{0}/c.sock\"\n[ttrpc]\naddress = \"{0}/t.sock\"\n",
+            dir.display()
+        );
+        std::fs::write(dir.join("config.toml"), config).expect("a file");
+        let containerd = Self { process: Self::spawn(&dir), dir };
+        if !containerd.ctr(&["plugins", "ls"]).lines().any(|line| {
+            line.contains("io.containerd.snapshotter.v1")
+                && line.contains("overlayfs")
+                && line.trim_end().ends_with("ok")
+        }) {
+            eprintln!("skipped: containerd has no overlayfs here");
+            return None;
+        }
+        Some(containerd)
+    }
+
+    fn spawn(dir: &Path) -> Child {
+        let log = std::fs::File::create(dir.join("log")).expect("a file");
+        let mut command = std::process::Command::new("containerd");
+        let spawned = command.arg("--config").arg(dir.join("config.toml")).stderr(log).spawn();
+        let mut process = spawned.expect("containerd starts");
+        let until = Instant::now() + Duration::from_secs(60);
+        while !Self::run(dir, &["version"]).status.success() {
+            assert!(process.try_wait().expect("a child").is_none(), "containerd ended");
+            assert!(Instant::now() < until, "containerd does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        process
+    }
+
+    fn restart(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = Self::spawn(&self.dir);
+    }
+
+    fn run(dir: &Path, args: &[&str]) -> std::process::Output {
+        let mut command = std::process::Command::new("ctr");
+        command.arg("-a").arg(dir.join("c.sock")).args(["-n", "k8s.io"]).args(args);
+        command.output().expect("ctr starts")
+    }
+
+    fn ctr(&self, args: &[&str]) -> String {
+        let output = Self::run(&self.dir, args);
+        assert!(output.status.success(), "ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// The directories of all snapshots, the oldest first.
+    fn snapshots(&self) -> Vec<std::path::PathBuf> {
+        let root = self.dir.join("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
+        let entries = std::fs::read_dir(root).expect("snapshots");
+        let mut numbers: Vec<(u64, std::path::PathBuf)> = entries
+            .map(|entry| entry.expect("an entry").path())
+            .map(|path| {
+                (path.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a number"), path)
+            })
+            .collect();
+        numbers.sort();
+        numbers.into_iter().map(|(_, path)| path.join("fs")).collect()
+    }
+}
+
+/// Every file of a tree as find(1) shows it: mode, owner, size, links and link target. Whiteouts have no time of their own.
+fn listing(root: &Path) -> Vec<String> {
+    let mut command = std::process::Command::new("find");
+    command.args([".", "-printf", "%P %M %U %G %n %l %s %T@\\n"]).current_dir(root);
+    let output = command.output().expect("find starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let without_size = |line: &str| match line.split(' ').nth(1) {
+        Some(mode) if mode.starts_with(['d', 'c']) => line.rsplitn(3, ' ').last().unwrap_or(line).to_owned(),
+        _ => line.to_owned(),
+    };
+    let mut lines: Vec<String> = text.lines().map(without_size).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn containerd_finds_what_was_brought() {
+    let world = World::new();
+    let Some((_registry, base)) = busybox(&world) else { return };
+    let Some(mut containerd) = Containerd::start(&world) else { return };
+    world.file("a/one", "1");
+    world.file("a/two", "2");
+    let name = base.replace("library/busybox", "team/app");
+    world.dockerfile(&format!("FROM {base}\nCOPY a /a\nCOPY --chown=5:6 --chmod=4755 a/one /b\n"));
+    world.rbuild(&["-t", &name, "--progress", "plain", "."]).success();
+
+    containerd.ctr(&["images", "pull", "--plain-http", &name]);
+    let theirs: Vec<_> = containerd.snapshots().iter().map(|tree| listing(tree)).collect();
+    containerd.ctr(&["images", "rm", "--sync", &name]);
+    assert_eq!(containerd.snapshots(), [""; 0].map(std::path::PathBuf::from));
+
+    let into = format!("containerd=unix://{}", containerd.dir.join("c.sock").display());
+    let policy = policy(&world);
+    world.rbuild(&["pull", "--policy", &policy, "--into", &into, &name]).success();
+    let ours: Vec<_> = containerd.snapshots().iter().map(|tree| listing(tree)).collect();
+    assert_eq!(ours, theirs);
+    containerd.restart();
+    let checked = containerd.ctr(&["images", "check"]);
+    let lines: Vec<&str> = checked.lines().skip(1).collect();
+    assert_eq!(lines.len(), 3, "tag, digest and ID: {checked}");
+    for line in lines {
+        assert!(line.contains("complete (4/4)") && line.trim_end().ends_with("true"), "{line}");
+    }
+
+    let socket = world.path("run/cri.sock");
+    let mut command = world.command();
+    command.args(["cri", "serve", "--policy", &policy, "--store", &into]);
+    command.args(["--listen", &format!("unix://{}", socket.display())]);
+    let mut serving = Serving(command.spawn().expect("rbuild starts"));
+    await_socket(&socket, &mut serving);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let channel = Channel::new(&socket);
+        let listed: ListImagesResponse = channel
+            .unary("/runtime.v1.ImageService/ListImages", ListImagesRequest::default())
+            .await
+            .expect("a list");
+        let [image] = listed.images.as_slice() else { panic!("{listed:?}") };
+        assert_eq!((image.repo_tags.len(), image.repo_digests.len()), (1, 1), "{image:?}");
+        let image = Some(ImageSpec { image: image.id.clone(), ..ImageSpec::default() });
+        let removal = RemoveImageRequest { image };
+        channel.unary::<_, Empty>("/runtime.v1.ImageService/RemoveImage", removal).await.expect("a removal");
+    });
+    assert_eq!(containerd.ctr(&["images", "ls", "-q"]), "");
+    assert_eq!(containerd.ctr(&["content", "ls", "-q"]), "");
+    assert_eq!(containerd.ctr(&["leases", "ls", "-q"]), "");
+    assert!(containerd.snapshots().is_empty());
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -16,7 +17,7 @@ use prost::Message;
 use tokio::net::UnixStream;
 use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::{Code, IntoRequest, Status, Streaming};
+use tonic::{Code, IntoRequest, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
@@ -53,9 +54,18 @@ impl Channel {
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
+        self.call(method, ask.into_request()).await
+    }
+
+    /// As [`Channel::unary`], with metadata.
+    pub(crate) async fn call<Q, A>(&self, method: &'static str, ask: Request<Q>) -> Result<A, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
         let method = PathAndQuery::from_static(method);
         let codec = ProstCodec::<Q, A>::default();
-        self.grpc().await?.unary(ask.into_request(), method, codec).await.map(tonic::Response::into_inner)
+        self.grpc().await?.unary(ask, method, codec).await.map(tonic::Response::into_inner)
     }
 
     /// Asks one message and gets a stream of them.
@@ -71,9 +81,39 @@ impl Channel {
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
+        self.call_for_stream(method, ask.into_request()).await
+    }
+
+    /// As [`Channel::server_streaming`], with metadata.
+    pub(crate) async fn call_for_stream<Q, A>(
+        &self,
+        method: &'static str,
+        ask: Request<Q>,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
         let method = PathAndQuery::from_static(method);
         let codec = ProstCodec::<Q, A>::default();
-        let answered = self.grpc().await?.server_streaming(ask.into_request(), method, codec).await;
+        let answered = self.grpc().await?.server_streaming(ask, method, codec).await;
+        answered.map(tonic::Response::into_inner)
+    }
+
+    /// Sends a stream of messages and gets one.
+    pub(crate) async fn streaming<Q, A, S>(
+        &self,
+        method: &'static str,
+        messages: Request<S>,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+        S: Stream<Item = Q> + Send + 'static,
+    {
+        let method = PathAndQuery::from_static(method);
+        let codec = ProstCodec::<Q, A>::default();
+        let answered = self.grpc().await?.streaming(messages, method, codec).await;
         answered.map(tonic::Response::into_inner)
     }
 

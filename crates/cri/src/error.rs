@@ -108,6 +108,14 @@ pub enum Error {
     /// A layer cannot be unpacked.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// containerd refused a call.
+    #[error("containerd cannot {doing}: {} ({:?})", status.message(), status.code())]
+    Containerd {
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        status: Box<Status>,
+    },
     /// A thread of ours ended before its work.
     #[error("the work was interrupted")]
     Interrupted,

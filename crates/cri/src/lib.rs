@@ -40,7 +40,7 @@ pub use channel::Channel;
 pub use error::Error;
 pub use event::{Event, Events, Metrics};
 pub use name::normalised;
-pub use node_store::{NodeImage, NodeStore, OwnStore, Unpacking, Usage, find};
+pub use node_store::{ContainerdStore, NodeImage, NodeStore, OwnStore, Unpacking, Usage, find};
 pub use partial::Sync;
 pub use policy::{Policy, PolicyError};
 pub use pull::{Arrival, Progress, PullOptions, Pulled, pull};

@@ -36,6 +36,8 @@ pub(crate) enum Whiteouts {
     /// As overlayfs does: a character device 0:0, and `user.overlay.opaque`.
     #[default]
     Device,
+    /// As overlayfs does when it is mounted without `userxattr`: `trusted.overlay.opaque`, which only root may set.
+    Trusted,
     /// Where there can be no such device, as on an overlay mount: an empty regular file with
     /// `user.rbuild.whiteout`, and `user.rbuild.opaque`. overlayfs would not know them; it cannot be mounted there.
     Attribute,
@@ -304,7 +306,7 @@ impl Directory {
     /// Makes the sign for a path that is gone. overlayfs's needs no capability since Linux 5.8.
     pub(crate) fn whiteout(&self, name: &OsStr) -> Result<()> {
         match self.keeping.whiteouts {
-            Whiteouts::Device => self.changing(|| {
+            Whiteouts::Device | Whiteouts::Trusted => self.changing(|| {
                 rustix::fs::mknodat(&self.fd, name, FileType::CharacterDevice, Mode::empty(), 0)
             }),
             Whiteouts::Attribute => xattr::set(self.create_file(name)?, xattr::WHITEOUT),
@@ -333,6 +335,7 @@ impl Directory {
     fn opaque_name(&self) -> &'static str {
         match self.keeping.whiteouts {
             Whiteouts::Device => xattr::OVERLAY_OPAQUE,
+            Whiteouts::Trusted => xattr::TRUSTED_OPAQUE,
             Whiteouts::Attribute => xattr::OPAQUE,
         }
     }

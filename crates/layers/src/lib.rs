@@ -51,7 +51,9 @@ pub use listing::{Listing, NameKind};
 pub use meta::{Kind, Meta, Time};
 pub use owner::{Owner, OwnerTable, Ownership};
 pub use root::{FileId, Root, RootError};
-pub use snapshot::{Active, ActiveRootfs, MountPoint, Overlay, Plain, SnapshotError, Snapshotter};
+pub use snapshot::{
+    Active, ActiveRootfs, MountPoint, Overlay, Plain, SnapshotError, Snapshotter, unpack_layer,
+};
 pub use store::{BlobWriter, Scratch, Store, StoreDirError, TreeError};
 pub use unpack::{Limits, UnpackError, Unpacked, read_archive, unpack};
 pub use view::{Descend, Follow, Resolved, View, Visit};

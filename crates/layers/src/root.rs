@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::directory::{Directory, Keeping, Status};
+use crate::directory::{Directory, Keeping, Status, Whiteouts};
 use crate::meta::Meta;
 use crate::owner::OwnerTable;
 
@@ -127,6 +127,15 @@ impl Root {
     /// The path is missing or not a directory.
     pub fn open(path: &Path) -> Result<Self, RootError> {
         Self::keeping(path, Keeping::default())
+    }
+
+    /// Opens the directory of a layer that overlayfs will mount without `userxattr`, as container runtimes of root do. Directories
+    /// that hide what is below them are marked, and recognised, by `trusted.overlay.opaque`.
+    ///
+    /// # Errors
+    /// The path is missing or not a directory.
+    pub fn trusted(path: &Path) -> Result<Self, RootError> {
+        Self::keeping(path, Keeping { owners: None, whiteouts: Whiteouts::Trusted })
     }
 
     /// Opens a directory whose files all belong to this process, and their owners are in records beside them: what

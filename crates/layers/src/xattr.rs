@@ -14,6 +14,9 @@ const LIMIT: usize = 65536;
 /// The attribute by which overlayfs, mounted with `userxattr`, marks a directory that hides what is below it.
 pub(crate) const OVERLAY_OPAQUE: &str = "user.overlay.opaque";
 
+/// The same where it is mounted without that.
+pub(crate) const TRUSTED_OPAQUE: &str = "trusted.overlay.opaque";
+
 /// The same where overlayfs is not going to look.
 pub(crate) const OPAQUE: &str = "user.rbuild.opaque";
 

@@ -16,8 +16,9 @@ pub(crate) struct PullArgs {
     /// Which platform's image is pulled; default: this machine's
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
-    /// Pull as a node does, resuming what broke off: own (the store), oci:DIR, or containers-storage (CRI-O's and
-    /// podman's, through an installed skopeo)
+    /// Pull as a node does, resuming what broke off: own (the store), oci:DIR, containerd=unix://PATH[,prefix=DIR] (its
+    /// k8s.io namespace, its paths found below DIR), or containers-storage (CRI-O's and podman's, through an installed
+    /// skopeo)
     #[arg(long, value_name = "WHERE")]
     pub(crate) into: Option<String>,
     #[command(flatten)]
@@ -68,7 +69,7 @@ pub(crate) struct CriServeArgs {
     /// The socket, unless systemd hands one over
     #[arg(long, value_name = "unix://PATH", default_value = "unix:///run/rbuild/cri.sock")]
     pub(crate) listen: String,
-    /// Where images live: own (the store), or oci:DIR
+    /// Where images live: own (the store), oci:DIR, or containerd=unix://PATH[,prefix=DIR]
     #[arg(long, value_name = "WHERE", default_value = "own")]
     pub(crate) store: String,
     /// Ask the kubelet not to remove this image when space is short (repeatable)

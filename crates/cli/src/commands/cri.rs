@@ -1,7 +1,5 @@
 //! `rbuild cri serve`: the images of a node, for its kubelet.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
 use rbuild_cri::{Event, Events, Listener, Service, normalised, serve, serve_metrics};
 use serde_json::json;
@@ -22,7 +20,7 @@ pub(crate) async fn run(args: CriServeArgs) -> anyhow::Result<()> {
     let store =
         store.ok_or_else(|| Usage::new("--store containers-storage cannot be served, only pulled into"))?;
     let log = args.log;
-    let service = Service::new(Arc::new(store), options, Events::to(move |event| remark(&line(event, log))));
+    let service = Service::new(store, options, Events::to(move |event| remark(&line(event, log))));
     let listener = match Listener::from_env()? {
         Some(listener) => listener,
         None => Listener::bind(settings::socket("--listen", &args.listen)?)?,

@@ -55,7 +55,7 @@ async fn into_node(args: &PullArgs, node: &Node) -> anyhow::Result<()> {
     let store = node.open(&args.node, &args.transfer.store)?;
     for name in &names {
         let pulled = match &store {
-            Some(store) => rbuild_cri::pull(store, &options, name, None).await,
+            Some(store) => rbuild_cri::pull(&**store, &options, name, None).await,
             None => containers_storage::pull(&options, name).await?,
         };
         let pulled = pulled.with_context(|| format!("cannot pull {}", name.familiar()))?;

@@ -1,9 +1,10 @@
 //! From a node's flags to a store and to how it is filled.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rbuild_cri::{OwnStore, PullOptions, Sync, Unpacking};
+use rbuild_cri::{ContainerdStore, NodeStore, OwnStore, PullOptions, Sync, Unpacking};
 use rbuild_layers::Store;
 
 use super::{Usage, client_options, credentials, platform};
@@ -19,28 +20,37 @@ pub(crate) enum Node {
     Own,
     /// An OCI image layout.
     Layout(PathBuf),
+    /// containerd's, spoken to at a socket; its paths are found below the prefix.
+    Containerd { socket: PathBuf, prefix: Option<PathBuf> },
     /// What CRI-O and podman read.
     ContainersStorage,
 }
 
 impl Node {
-    /// Reads `own`, `oci:DIR` or `containers-storage`.
+    /// Reads `own`, `oci:DIR`, `containerd=unix://PATH[,prefix=DIR]` or `containers-storage`.
     pub(crate) fn new(option: &str, text: &str) -> Result<Self, Usage> {
         match text.split_once([':', '=']).unwrap_or((text, "")) {
             ("own", "") => Ok(Self::Own),
             ("oci", directory) if !directory.is_empty() => Ok(Self::Layout(directory.into())),
             ("containers-storage", "") => Ok(Self::ContainersStorage),
-            ("containerd", _) => {
-                Err(Usage::new(format!("{option} {text}: containerd's store is not supported yet"))
-                    .hint("let containerd pull, or use own or oci:DIR"))
+            ("containerd", rest) if text.starts_with("containerd=") => {
+                let (address, prefix) = match rest.split_once(",prefix=") {
+                    Some((address, prefix)) => (address, Some(PathBuf::from(prefix))),
+                    None => (rest, None),
+                };
+                Ok(Self::Containerd { socket: socket(option, address)?.to_owned(), prefix })
             }
             _ => Err(Usage::new(format!("{option} {text:?} is no store"))
-                .hint("there are own, oci:DIR and containers-storage")),
+                .hint("there are own, oci:DIR, containerd=unix://PATH and containers-storage")),
         }
     }
 
     /// Opens it; `None` for what only other tools write.
-    pub(crate) fn open(&self, args: &NodeArgs, work: &StoreArgs) -> anyhow::Result<Option<OwnStore>> {
+    pub(crate) fn open(
+        &self,
+        args: &NodeArgs,
+        work: &StoreArgs,
+    ) -> anyhow::Result<Option<Arc<dyn NodeStore>>> {
         let sync = if args.no_sync { Sync::No } else { Sync::Yes };
         let unpacking = if args.unpack { Unpacking::Yes } else { Unpacking::No };
         if args.unpack && *self != Self::Own {
@@ -52,9 +62,12 @@ impl Node {
                     Some(root) => root.clone(),
                     None => Store::from_env()?.path().to_owned(),
                 };
-                Some(OwnStore::open(&path, unpacking, sync)?)
+                Some(Arc::new(OwnStore::open(&path, unpacking, sync)?))
             }
-            Self::Layout(directory) => Some(OwnStore::layout(directory, sync)?),
+            Self::Layout(directory) => Some(Arc::new(OwnStore::layout(directory, sync)?)),
+            Self::Containerd { socket, prefix } => {
+                Some(Arc::new(ContainerdStore::new(socket, prefix.clone(), sync)))
+            }
             Self::ContainersStorage => None,
         })
     }
@@ -101,12 +114,13 @@ mod tests {
         check("containers-storage", Ok(Node::ContainersStorage));
         check("oci:", Err("--into \"oci:\" is no store"));
         check("docker", Err("--into \"docker\" is no store"));
-        check(
-            "containerd=unix:///run/containerd/containerd.sock",
-            Err(
-                "--into containerd=unix:///run/containerd/containerd.sock: containerd's store is not supported yet",
-            ),
-        );
+        let containerd = |prefix: Option<&str>| Node::Containerd {
+            socket: "/c.sock".into(),
+            prefix: prefix.map(PathBuf::from),
+        };
+        check("containerd=unix:///c.sock", Ok(containerd(None)));
+        check("containerd=unix:///c.sock,prefix=/host", Ok(containerd(Some("/host"))));
+        check("containerd=c.sock", Err("--into \"c.sock\" is no unix socket"));
     }
 
     #[test]

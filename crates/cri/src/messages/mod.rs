@@ -3,4 +3,5 @@
 //! Field numbers are those of the interfaces' own definitions; fields that nothing here reads are left out, and skipped
 //! when they come.
 
+pub mod containerd;
 pub mod cri;

@@ -1,13 +1,17 @@
 //! Where images of a node live: the seam between what the interface promises and what a runtime reads.
 
+mod containerd;
 mod own;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::future::BoxFuture;
-use rbuild_image::{Digest, Image, Manifest, Raw};
+use rbuild_image::{Descriptor, Digest, Image, Manifest, Raw, StoreError, StoreErrorKind};
 
+pub use containerd::ContainerdStore;
 pub use own::{OwnStore, Unpacking};
 
 use crate::error::Error;
@@ -137,4 +141,42 @@ pub(crate) fn image(arrival: &Arrival) -> Result<Image, Error> {
     let config = arrival.config.value().clone();
     Image::from_parts(manifest, config)
         .map_err(|source| Error::Image { name: arrival.name.to_string(), source })
+}
+
+/// Locks by digest, for whoever brings what has it.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Flights {
+    pub(crate) fn of(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(&digest).and_then(Weak::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::default();
+        flights.insert(digest, Arc::downgrade(&flight));
+        flight
+    }
+}
+
+/// Says of a failed stream what the registry said, when it was the registry.
+pub(crate) fn by_cause(blob: &Descriptor, source: io::Error) -> Error {
+    let message = format!("cannot fetch blob {}", blob.digest);
+    let kind = rbuild_registry::Error::find(&source).and_then(|error| match error {
+        rbuild_registry::Error::Transport { .. } | rbuild_registry::Error::Silent { .. } => {
+            Some(StoreErrorKind::Unavailable)
+        }
+        error => match error.status()?.as_u16() {
+            401 => Some(StoreErrorKind::Unauthorized),
+            403 => Some(StoreErrorKind::Denied),
+            404 => Some(StoreErrorKind::NotFound),
+            429 | 500..=599 => Some(StoreErrorKind::Unavailable),
+            _ => None,
+        },
+    });
+    Error::Store(match kind {
+        Some(kind) => StoreError::new(kind, message).with_source(source),
+        None => StoreError::io(message, source),
+    })
 }

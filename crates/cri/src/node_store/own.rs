@@ -8,20 +8,20 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use rbuild_image::layout::IMAGE_NAME;
 use rbuild_image::{
     BytesContent, Content, Descriptor, Digest, Layout, Manifest, ManifestOrIndex, Platform, Raw, Reference,
-    Source, StoreError, StoreErrorKind,
+    Source,
 };
 use rbuild_layers::{Limits, Overlay, Snapshotter as _, Store};
 use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
 
-use super::{NodeImage, NodeStore, Usage, grouped, image};
+use super::{Flights, NodeImage, NodeStore, Usage, by_cause, grouped, image};
 use crate::error::{Error, failed};
 use crate::name;
 use crate::partial::{Partial, Sync};
@@ -56,7 +56,7 @@ struct Shared {
     kind: Kind,
     sync: Sync,
     /// Held by whoever brings a blob.
-    flights: Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    flights: Flights,
     /// Blobs of removed images that are still there.
     garbage: Mutex<BTreeSet<Digest>>,
 }
@@ -89,7 +89,7 @@ impl OwnStore {
     }
 
     fn over(path: PathBuf, kind: Kind, sync: Sync) -> Self {
-        Self(Arc::new(Shared { path, kind, sync, flights: Mutex::default(), garbage: Mutex::default() }))
+        Self(Arc::new(Shared { path, kind, sync, flights: Flights::default(), garbage: Mutex::default() }))
     }
 
     /// Does what waits for the disk on a thread where that may be waited for.
@@ -130,17 +130,6 @@ impl Shared {
             Kind::Work(_) => Some(Store::open(&self.path)?),
             Kind::Layout => None,
         })
-    }
-
-    fn flight(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&digest).and_then(Weak::upgrade) {
-            return flight;
-        }
-        flights.retain(|_, flight| flight.strong_count() > 0);
-        let flight = Arc::default();
-        flights.insert(digest, Arc::downgrade(&flight));
-        flight
     }
 
     fn read(&self) -> Result<Vec<NodeImage>, Error> {
@@ -190,7 +179,7 @@ impl Shared {
         blob: &Descriptor,
         progress: &Progress,
     ) -> Result<(), Error> {
-        let flight = self.flight(blob.digest);
+        let flight = self.flights.of(blob.digest);
         let _flight = flight.lock().await;
         progress.step();
         if has(layout, blob) {
@@ -381,27 +370,6 @@ fn collect(layout: &Layout, descriptor: &Descriptor, used: &mut BTreeSet<Digest>
             collect(layout, child, used, depth + 1);
         }
     }
-}
-
-/// Says of a failed stream what the registry said, when it was the registry.
-fn by_cause(blob: &Descriptor, source: io::Error) -> Error {
-    let message = format!("cannot fetch blob {}", blob.digest);
-    let kind = rbuild_registry::Error::find(&source).and_then(|error| match error {
-        rbuild_registry::Error::Transport { .. } | rbuild_registry::Error::Silent { .. } => {
-            Some(StoreErrorKind::Unavailable)
-        }
-        error => match error.status()?.as_u16() {
-            401 => Some(StoreErrorKind::Unauthorized),
-            403 => Some(StoreErrorKind::Denied),
-            404 => Some(StoreErrorKind::NotFound),
-            429 | 500..=599 => Some(StoreErrorKind::Unavailable),
-            _ => None,
-        },
-    });
-    Error::Store(match kind {
-        Some(kind) => StoreError::new(kind, message).with_source(source),
-        None => StoreError::io(message, source),
-    })
 }
 
 impl NodeStore for OwnStore {

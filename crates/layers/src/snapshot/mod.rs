@@ -2,6 +2,7 @@
 //! ones that a step may change.
 
 mod active;
+mod layer;
 mod listing;
 mod overlay;
 mod plain;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rbuild_image::{DiffId, Digest, Layer};
 
 pub use active::{Active, ActiveRootfs, MountPoint};
+pub use layer::unpack_layer;
 pub(crate) use listing::Changed;
 pub use overlay::Overlay;
 pub use plain::Plain;

@@ -10,24 +10,21 @@
 //! holds the full key and is compared.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rbuild_image::{ChainId, DiffId, Digest, Digester, Layer};
+use rbuild_image::{ChainId, DiffId, Digest, Layer};
 
+use super::layer::unpack_layer;
 use super::{Active, SnapshotError, Snapshotter, failed};
 use crate::change::Changes;
-use crate::compress::{decompress, read_ahead};
 use crate::meta::Meta;
 use crate::owner::OwnerTable;
 use crate::root::Root;
 use crate::store::Store;
-use crate::unpack::{Limits, unpack};
+use crate::unpack::Limits;
 use crate::view::View;
-
-/// Archives end in zero blocks; tools pad to a record of 10 KiB, some to a megabyte.
-const MAX_TRAILING: u64 = 64 << 20;
 
 /// The snapshotter that keeps every layer in a directory of its own.
 #[derive(Clone, Debug)]
@@ -142,23 +139,7 @@ impl Overlay {
     }
 
     fn unpack_verified(&self, layer: &Layer, upper: &Root, lower: &View) -> Result<(), SnapshotError> {
-        let digest = layer.descriptor.digest;
-        let blob = self.store.open_blob(&layer.descriptor)?;
-        let broken = |source| SnapshotError::Decompress { digest, source };
-        let plain = Hashed { reader: decompress(blob).map_err(broken)?, digester: Digester::new() };
-        let (unpacked, plain) = read_ahead(plain, |plain| {
-            unpack(&mut *plain, upper, lower, &self.limits)
-                .map_err(|source| SnapshotError::Unpack { digest, source })?;
-            io::copy(&mut plain.take(MAX_TRAILING + 1), &mut io::sink()).map_err(broken)
-        });
-        if unpacked? > MAX_TRAILING {
-            return Err(SnapshotError::Trailing { digest, limit: MAX_TRAILING });
-        }
-        let actual = DiffId(plain.digester.finish());
-        if actual != layer.diff_id {
-            return Err(SnapshotError::DiffId { digest, expected: layer.diff_id, actual });
-        }
-        Ok(())
+        unpack_layer(self.store.open_blob(&layer.descriptor)?, layer, (upper, lower), &self.limits)
     }
 }
 
@@ -246,20 +227,6 @@ impl Place {
 
 pub(super) fn make_directory(path: &Path, mode: u32) -> Result<(), SnapshotError> {
     DirBuilder::new().mode(mode).create(path).map_err(failed("make directory", path))
-}
-
-/// Hashes what is read.
-struct Hashed<R> {
-    reader: R,
-    digester: Digester,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.digester.update(buffer.get(..count).unwrap_or_default());
-        Ok(count)
-    }
 }
 
 #[cfg(test)]
