@@ -10,10 +10,10 @@ use rbuild_image::{Descriptor, DiffId, Digest, Digester, Layer};
 
 pub use recompress::recompress;
 
-use crate::change::Changes;
+use crate::change::{Changes, Content};
 use crate::compress::{Compression, CompressionError, Encoding, compress};
 use crate::store::{Store, StoreDirError};
-use crate::tar::{WriteError, write_changes};
+use crate::tar::{See, WriteError, write_seeing};
 
 /// How a layer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,14 +73,37 @@ pub enum LayerError {
 /// A file of `changes` cannot be read or has not the size announced; the level does not exist; the blob cannot
 /// be written.
 pub fn write_layer(changes: &Changes, store: &Store, options: &LayerOptions) -> Result<Layer, LayerError> {
+    write(changes, store, options, None)
+}
+
+/// Does what [`write_layer`] does, and tells `see` the digest of the bytes of each file that is not empty: whoever wants
+/// these need not read the files again.
+///
+/// # Errors
+/// As [`write_layer`].
+pub fn write_layer_seeing(
+    changes: &Changes,
+    store: &Store,
+    options: &LayerOptions,
+    see: &mut dyn FnMut(&Content, Digest),
+) -> Result<Layer, LayerError> {
+    write(changes, store, options, Some(see))
+}
+
+fn write(
+    changes: &Changes,
+    store: &Store,
+    options: &LayerOptions,
+    mut see: See<'_>,
+) -> Result<Layer, LayerError> {
     let encoding = Encoding::new(options.compression, options.level, options.threads)?;
     let record = known::Record::of(changes, options)?;
-    if let Some(layer) = record.find(changes, store, options)? {
+    if let Some(layer) = record.find(changes, store, options, reborrow(&mut see))? {
         return Ok(layer);
     }
     let mut blob = store.blob_writer()?;
     let diff_id = compress(&encoding, &mut blob, |sink| -> Result<DiffId, LayerError> {
-        let archive = write_changes(changes, Hashed::new(sink), options.clamp)?;
+        let archive = write_seeing(changes, Hashed::new(sink), options.clamp, see)?;
         Ok(DiffId(archive.digester.finish()))
     })?;
     let (digest, size) = blob.finish(None)?;
@@ -88,6 +111,14 @@ pub fn write_layer(changes: &Changes, store: &Store, options: &LayerOptions) -> 
     let layer = Layer { descriptor, diff_id };
     record.keep(&layer, store)?;
     Ok(layer)
+}
+
+/// Lends what sees the contents for one of several passes.
+fn reborrow<'a>(see: &'a mut See<'_>) -> See<'a> {
+    match see {
+        Some(see) => Some(&mut **see),
+        None => None,
+    }
 }
 
 /// Passes bytes on and hashes them.

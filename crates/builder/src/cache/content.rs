@@ -1,6 +1,7 @@
 //! Digests of what steps read, for their keys: names, types, modes, owners, link targets, xattrs and bytes; never
 //! times, inodes or the order of directories.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 
 use rbuild_image::{Digest, Digester};
@@ -13,6 +14,67 @@ use super::key::KeyHasher;
 /// # Errors
 /// A file cannot be read.
 pub fn digest(tree: &Changes) -> Result<Digest, RootError> {
+    digest_seen(tree, &Seen::default())
+}
+
+/// Digests of the bytes of files that were read already.
+#[derive(Debug, Default)]
+pub struct Seen(HashMap<Digest, Digest>);
+
+impl Seen {
+    /// Remembers the digest of a file's bytes, if the file has a name.
+    pub fn add(&mut self, content: &Content, digest: Digest) {
+        self.0.extend(place(content).map(|place| (place, digest)));
+    }
+
+    fn get(&self, content: &Content) -> Option<Digest> {
+        self.0.get(&place(content)?).copied()
+    }
+}
+
+/// Names a file in 32 bytes.
+fn place(content: &Content) -> Option<Digest> {
+    let Content::Path { root, path } = content else { return None };
+    let mut hasher = KeyHasher::new("rbuild place");
+    hasher.bytes(root.path().as_os_str().as_encoded_bytes()).bytes(path.as_os_str().as_encoded_bytes());
+    Some(hasher.finish())
+}
+
+/// Below both of these a tree is read sooner than something about it is kept on a disk.
+const FEW_FILES: usize = 1000;
+const FEW_BYTES: u64 = 8 << 20;
+
+/// Computes the digest of everything that [`digest`] counts but the bytes of files, their lengths instead; none for a small
+/// tree. Trees of different shapes have different digests.
+pub fn shape(tree: &Changes) -> Option<Digest> {
+    let mut hasher = KeyHasher::new("rbuild shape");
+    let mut bytes = 0_u64;
+    hasher.number(tree.len() as u64);
+    for (path, entry) in tree.iter() {
+        hasher.bytes(path.as_os_str().as_encoded_bytes());
+        match entry {
+            Entry::Node { meta, .. } => {
+                add_meta(hasher.choice(0), meta);
+                bytes = bytes.saturating_add(meta.size);
+                hasher.number(meta.size);
+            }
+            Entry::HardLink(target) => {
+                hasher.choice(1).bytes(target.as_os_str().as_encoded_bytes());
+            }
+            Entry::Whiteout => {
+                hasher.choice(2);
+            }
+            Entry::Opaque(meta) => add_meta(hasher.choice(3), meta),
+        }
+    }
+    (tree.len() >= FEW_FILES || bytes >= FEW_BYTES).then(|| hasher.finish())
+}
+
+/// Does what [`digest`] does, and reads only the files that are not among `seen`.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn digest_seen(tree: &Changes, seen: &Seen) -> Result<Digest, RootError> {
     let mut hasher = KeyHasher::new("rbuild content");
     let mut files = Files { opener: Opener::default(), buffer: vec![0; 64 << 10] };
     hasher.number(tree.len() as u64);
@@ -22,7 +84,11 @@ pub fn digest(tree: &Changes) -> Result<Digest, RootError> {
             Entry::Node { meta, content } => {
                 add_meta(hasher.choice(0), meta);
                 if meta.is_file() {
-                    hasher.digest(&files.digest(content, meta.size)?);
+                    let bytes = match seen.get(content) {
+                        Some(digest) => digest,
+                        None => files.digest(content, meta.size)?,
+                    };
+                    hasher.digest(&bytes);
                 }
             }
             Entry::HardLink(target) => {
@@ -108,6 +174,34 @@ mod tests {
         let content = if meta.is_file() { Content::Bytes(Bytes::from_static(bytes)) } else { Content::None };
         changes.insert(path, Entry::Node { meta, content });
         digest(&changes).expect("readable")
+    }
+
+    #[test]
+    fn what_was_seen_is_not_read_and_gives_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = rbuild_layers::Root::open(directory.path()).expect("the directory");
+        let mut tree = Changes::new();
+        let mut seen = Seen::default();
+        for (name, length) in [("a", 0_usize), ("b", FEW_BYTES as usize)] {
+            std::fs::write(directory.path().join(name), vec![7; length]).expect("a file");
+            let meta = Meta { size: length as u64, ..Meta::new(Kind::File, 0o644) };
+            let content = Content::Path { root: root.clone(), path: name.into() };
+            seen.add(&content, Digest::of(&vec![7; length]));
+            tree.insert(name, Entry::Node { meta, content });
+        }
+        let read = digest(&tree).expect("readable");
+        let of_shape = shape(&tree);
+        std::fs::write(directory.path().join("b"), vec![8; FEW_BYTES as usize]).expect("a file");
+        assert_eq!(digest_seen(&tree, &seen).expect("not read"), read);
+        assert_ne!(digest(&tree).expect("readable"), read);
+        assert!(of_shape.is_some() && shape(&tree) == of_shape, "bytes are no part of the shape");
+        let Some(Entry::Node { meta, .. }) = tree.iter_mut().last().map(|(_, entry)| entry) else {
+            panic!("a file")
+        };
+        meta.size += 1;
+        assert_ne!(shape(&tree), of_shape);
+        tree.remove("b");
+        assert_eq!(shape(&tree), None);
     }
 
     #[test]

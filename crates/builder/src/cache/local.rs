@@ -61,6 +61,19 @@ impl LocalCache {
         self.store.cache_put(&self.name(key), &bytes)
     }
 
+    /// Tells whether a tree of this shape was ever read for a key.
+    pub fn knows(&self, shape: &Digest) -> bool {
+        self.store.cache_get(&format!("shapes/{}", shape.hex())).is_ok_and(|known| known.is_some())
+    }
+
+    /// Remembers that a tree of this shape was read for a key.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn remember(&self, shape: &Digest) -> Result<(), StoreDirError> {
+        self.store.cache_put(&format!("shapes/{}", shape.hex()), b"")
+    }
+
     fn name(&self, key: &Digest) -> String {
         format!("steps/{}/{}", self.variant, key.hex())
     }

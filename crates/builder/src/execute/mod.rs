@@ -12,6 +12,7 @@ mod draft;
 mod error;
 mod history;
 mod host_credentials;
+mod keys;
 mod known_file;
 mod links;
 mod mode;
@@ -29,13 +30,13 @@ mod supplies;
 mod tree;
 mod user;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rbuild_image::{ChainId, Digest, Layer};
+use rbuild_image::{Digest, Layer};
 use rbuild_layers::{
     Active, Changes, LayerOptions, Limits, Overlay, Plain, Scratch, Snapshotter, Store, View, recompress,
-    write_layer,
+    write_layer, write_layer_seeing,
 };
 use rbuild_sandbox::{Cancel, CgroupParent, Isolation, RootfsForm, Sandbox};
 
@@ -52,8 +53,8 @@ pub(crate) use stage::{Done, Stage};
 pub use user::UserError;
 
 use crate::build::OnEvent;
-use crate::cache::content;
-use crate::cache::key::{KeyHasher, step_key};
+use crate::cache::content::{self, Seen};
+use crate::cache::key::KeyHasher;
 use crate::cache::local::{LocalCache, StepResult};
 use crate::context::ContextDir;
 use crate::error::BuildError;
@@ -89,6 +90,8 @@ pub(crate) struct Executor {
     cache: LocalCache,
     /// What this build has made or found, by key: a step that two platforms share runs once, whatever the cache may do.
     made: Mutex<BTreeMap<Digest, Made>>,
+    /// Shapes of what this build has read.
+    shapes: Mutex<BTreeSet<Digest>>,
     /// Steps that are being executed, by key.
     steps: Claims,
     /// Layers that are being fetched, by digest.
@@ -116,8 +119,18 @@ pub(crate) struct Made {
 pub(crate) enum Lookup<'a> {
     /// It did, or another step of this build did.
     Hit(Box<Made>),
-    /// It did not: nobody else makes it under these keys meanwhile.
-    Miss(Claim<'a>),
+    /// It did not: nobody else makes it meanwhile.
+    Miss(Missed<'a>),
+}
+
+/// What is to be made, and recorded under these keys.
+#[derive(Debug)]
+pub(crate) struct Missed<'a> {
+    /// Keeps others from making the same.
+    _claim: Claim<'a>,
+    keys: Vec<Digest>,
+    /// The shape of what is read, if nothing of that shape was read before: the key of its content comes with its layer.
+    unread: Option<Digest>,
 }
 
 /// A step and where it stands.
@@ -142,6 +155,7 @@ impl Executor {
             overlay,
             cache: LocalCache::new(settings.store.clone(), &settings.layers),
             made: Mutex::default(),
+            shapes: Mutex::default(),
             steps: Claims::default(),
             fetches: Claims::default(),
             network_files,
@@ -203,14 +217,18 @@ impl Executor {
 
     /// Finds the layer that an earlier build made of the same step.
     ///
-    /// What a step reads is looked at only when the names of what it reads do not settle it. Waits while another step of
-    /// this build makes the same.
+    /// What a step reads is looked at only when the names of what it reads do not settle it, and not before the layer is
+    /// written where nothing of its shape was ever read. Waits while another step of this build makes the same.
     pub(crate) fn look_up(&self, task: Task<'_>, stage: &mut Stage) -> Result<Lookup<'_>, StepError> {
         let mut keys = Vec::from_iter(self.definition_key(task, stage)?);
         let mut found = self.cached(&keys)?;
+        let mut unread = None;
         if found.is_none() && (keys.is_empty() || !sources(task.step).is_empty()) {
-            keys.push(self.content_key(task, stage)?);
-            found = self.cached(&keys)?;
+            unread = self.unread_shape(task, stage)?;
+            if unread.is_none() {
+                keys.push(self.content_key(task, stage, &Seen::default())?);
+                found = self.cached(&keys)?;
+            }
             if let Some(made) = &found {
                 self.record(&keys, made)?;
             }
@@ -218,9 +236,13 @@ impl Executor {
         let made = match found {
             Some(made) => made,
             None => {
-                let claim = self.steps.take(keys);
-                let Some(made) = claim.keys().iter().find_map(|key| self.made(key)) else {
-                    return Ok(Lookup::Miss(claim));
+                let claim = self.steps.take(keys.iter().copied().chain(unread).collect());
+                if unread.is_some_and(|shape| self.has_read(&shape)) {
+                    drop(claim);
+                    return self.look_up(task, stage);
+                }
+                let Some(made) = keys.iter().find_map(|key| self.made(key)) else {
+                    return Ok(Lookup::Miss(Missed { _claim: claim, keys, unread }));
                 };
                 made
             }
@@ -234,16 +256,24 @@ impl Executor {
         &self,
         task: Task<'_>,
         stage: &mut Stage,
-        claim: &Claim<'_>,
+        missed: &Missed<'_>,
     ) -> Result<Made, StepError> {
+        let mut keys = missed.keys.clone();
         let layer = match &task.step.kind {
             StepKind::Run(step) => run::run(self, task, step, stage)?,
             StepKind::Copy(step) => {
                 let tree = self.tree(&step.from, task.done)?;
                 let draft = self.draft(stage)?;
                 let changes = copy::run(step, &tree, draft, self.making())?;
-                let layer = self.write(&changes)?;
+                let mut seen = Seen::default();
+                let layer = match missed.unread {
+                    Some(_) => self.write_seeing(&changes, &mut seen)?,
+                    None => self.write(&changes)?,
+                };
                 copy::keep(step, changes, draft)?;
+                if missed.unread.is_some() {
+                    keys.push(self.content_key(task, stage, &seen)?);
+                }
                 layer
             }
             StepKind::Workdir(step) => {
@@ -257,7 +287,10 @@ impl Executor {
             StepKind::Configure => self.write(&Changes::new())?,
         };
         let made = Made { layer, created: Clock::now(), cached: false };
-        self.record(claim.keys(), &made)?;
+        self.record(&keys, &made)?;
+        if let Some(shape) = missed.unread {
+            self.remember(shape)?;
+        }
         Ok(made)
     }
 
@@ -290,63 +323,6 @@ impl Executor {
         };
         let put = |key| self.cache.put(key, &result);
         keys.iter().try_for_each(put).map_err(|source| StepError::snapshot("write the cache", source))
-    }
-
-    /// The key from the names of the trees that are read; none when a tree has no name but its content.
-    fn definition_key(&self, task: Task<'_>, stage: &Stage) -> Result<Option<Digest>, StepError> {
-        let mut inputs = Vec::new();
-        for source in sources(task.step) {
-            match source {
-                Source::Context => return Ok(None),
-                Source::Scratch => inputs.push(Digest::of(b"scratch")),
-                Source::Stage(index) => inputs.push(self.stage_digest(task.done, *index)?),
-                Source::Image(request) => {
-                    let base = self.image(request)?;
-                    if let Origin::Directory(_) = base.origin {
-                        return Ok(None);
-                    }
-                    let chain = ChainId::of(&base.image.config.rootfs.diff_ids);
-                    inputs.push(chain.map_or_else(|| Digest::of(b"scratch"), |ChainId(digest)| digest));
-                }
-            }
-        }
-        Ok(Some(self.key(task.step, stage, "definition", &inputs)))
-    }
-
-    /// The key from the content that is read.
-    fn content_key(&self, task: Task<'_>, stage: &Stage) -> Result<Digest, StepError> {
-        let mut inputs = Vec::new();
-        match &task.step.kind {
-            StepKind::Copy(step) => {
-                let tree = self.tree(&step.from, task.done)?;
-                let read = copy::collect(step, &tree, self.making())?.take_changes()?;
-                inputs.push(content::digest(&read)?);
-            }
-            StepKind::Run(step) => {
-                for mount in &step.mounts {
-                    if let Some((source, path)) = mounts::reads(mount) {
-                        let read =
-                            mounts::collect(&self.tree(source, task.done)?, path, self.clock().time())?;
-                        inputs.push(content::digest(&read)?);
-                    }
-                }
-            }
-            StepKind::Workdir(_) | StepKind::Configure => {}
-        }
-        Ok(self.key(task.step, stage, "content", &inputs))
-    }
-
-    fn key(&self, step: &Step, stage: &Stage, kind: &str, inputs: &[Digest]) -> Digest {
-        let independent = matches!(&step.kind, StepKind::Copy(step) if copy::is_independent(step));
-        let parent = if independent { None } else { stage.chain_id() };
-        let mut named = vec![Digest::of(kind.as_bytes())];
-        named.extend_from_slice(inputs);
-        step_key(parent.as_ref(), step, &stage.image.config.platform(), &named)
-    }
-
-    fn stage_digest(&self, done: &Done, index: usize) -> Result<Digest, StepError> {
-        let stage = done.get(index).ok_or_else(|| missing_stage(index))?;
-        Ok(stage.chain_id().unwrap_or_else(|| Digest::of(b"scratch")))
     }
 
     fn image(&self, request: &ImageRequest) -> Result<Arc<BaseImage>, StepError> {
@@ -480,6 +456,12 @@ impl Executor {
             scratch: self.network_files.directory(),
             remotes: &self.settings.remotes,
         }
+    }
+
+    fn write_seeing(&self, changes: &Changes, seen: &mut Seen) -> Result<Layer, StepError> {
+        let mut see = |content: &_, digest| seen.add(content, digest);
+        write_layer_seeing(changes, &self.settings.store, &self.settings.layers, &mut see)
+            .map_err(|error| StepError::Layer(error.into()))
     }
 
     fn write(&self, changes: &Changes) -> Result<Layer, StepError> {

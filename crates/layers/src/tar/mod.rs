@@ -15,7 +15,7 @@ mod sparse;
 mod write;
 
 pub use read::{Body, Member, Reader, TarError};
-pub(crate) use write::write_headers;
+pub(crate) use write::{See, write_headers, write_seeing};
 pub use write::{WriteError, write_changes};
 
 /// The size of a block; headers and contents start at multiples of it.

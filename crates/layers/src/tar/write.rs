@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rbuild_image::{Digest, Digester};
 use thiserror::Error;
 
 use super::header::{self, Block};
@@ -69,8 +70,24 @@ pub enum WriteError {
 /// # Errors
 /// A content cannot be read or has another length than its attributes say; the writer fails.
 pub fn write_changes<W: Write>(changes: &Changes, writer: W, clamp: Option<i64>) -> Result<W, WriteError> {
-    write(changes, writer, clamp, Bodies::Written)
+    write(changes, writer, clamp, Bodies::Written(None))
 }
+
+/// Does what [`write_changes`] does, and tells `see` the digest of the bytes of each file that is not empty.
+///
+/// # Errors
+/// As [`write_changes`].
+pub(crate) fn write_seeing<W: Write>(
+    changes: &Changes,
+    writer: W,
+    clamp: Option<i64>,
+    see: See<'_>,
+) -> Result<W, WriteError> {
+    write(changes, writer, clamp, Bodies::Written(see))
+}
+
+/// Takes the contents that are read, with the digests of their bytes.
+pub(crate) type See<'a> = Option<&'a mut dyn FnMut(&Content, Digest)>;
 
 /// Writes all of the stream that [`write_changes`] writes but the bytes of the files, none of which is opened.
 ///
@@ -85,9 +102,8 @@ pub(crate) fn write_headers<W: Write>(
 }
 
 /// What happens to the bytes of files.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bodies {
-    Written,
+enum Bodies<'a> {
+    Written(See<'a>),
     LeftOut,
 }
 
@@ -95,7 +111,7 @@ fn write<W: Write>(
     changes: &Changes,
     writer: W,
     clamp: Option<i64>,
-    bodies: Bodies,
+    bodies: Bodies<'_>,
 ) -> Result<W, WriteError> {
     let output = BufWriter::with_capacity(128 << 10, writer);
     let mut tar = Writer { output, clamp, bodies, buffer: vec![0; 64 << 10], opener: Opener::default() };
@@ -120,10 +136,10 @@ fn write<W: Write>(
     tar.finish()
 }
 
-struct Writer<W: Write> {
+struct Writer<'a, W: Write> {
     output: BufWriter<W>,
     clamp: Option<i64>,
-    bodies: Bodies,
+    bodies: Bodies<'a>,
     buffer: Vec<u8>,
     opener: Opener,
 }
@@ -136,7 +152,7 @@ struct Header<'a> {
     size: u64,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> Writer<'_, W> {
     fn entry(&mut self, path: &Path, entry: &Entry) -> Result<(), WriteError> {
         let empty = Meta::new(Kind::File, 0);
         match entry {
@@ -183,12 +199,16 @@ impl<W: Write> Writer<W> {
         };
         let header = Header { path: &name, flag, link, size };
         self.header(&header, meta).map_err(WriteError::Output)?;
-        if size > 0 && self.bodies == Bodies::Written { self.content(path, content, size) } else { Ok(()) }
+        if size > 0 && matches!(self.bodies, Bodies::Written(_)) {
+            return self.content(path, content, size);
+        }
+        Ok(())
     }
 
     fn content(&mut self, path: &Path, content: &Content, size: u64) -> Result<(), WriteError> {
         let changed = || WriteError::Changed { path: path.to_owned(), expected: size };
         let mut reader = self.opener.open(content)?;
+        let mut digester = matches!(self.bodies, Bodies::Written(Some(_))).then(Digester::new);
         let mut rest = size;
         loop {
             let count = match reader.read(&mut self.buffer) {
@@ -200,15 +220,23 @@ impl<W: Write> Writer<W> {
             if count == 0 {
                 break;
             }
-            self.output
-                .write_all(self.buffer.get(..count).unwrap_or_default())
-                .map_err(WriteError::Output)?;
+            let bytes = self.buffer.get(..count).unwrap_or_default();
+            self.output.write_all(bytes).map_err(WriteError::Output)?;
+            if let Some(digester) = &mut digester {
+                digester.update(bytes);
+            }
             // a file ends where less is read than there is room for
             if rest == 0 && count < self.buffer.len() {
                 break;
             }
         }
-        if rest > 0 { Err(changed()) } else { self.pad(size).map_err(WriteError::Output) }
+        if rest > 0 {
+            return Err(changed());
+        }
+        if let (Some(digester), Bodies::Written(Some(see))) = (digester, &mut self.bodies) {
+            see(content, digester.finish());
+        }
+        self.pad(size).map_err(WriteError::Output)
     }
 
     fn pad(&mut self, size: u64) -> io::Result<()> {

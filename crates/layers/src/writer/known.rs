@@ -8,7 +8,7 @@ use rbuild_image::{Descriptor, DiffId, Digest, Layer};
 use super::{Hashed, LayerError, LayerOptions};
 use crate::change::Changes;
 use crate::store::Store;
-use crate::tar::{write_changes, write_headers};
+use crate::tar::{See, write_headers, write_seeing};
 
 /// Where the store remembers the layer that was last written for certain headers.
 ///
@@ -56,11 +56,12 @@ impl Record {
         changes: &Changes,
         store: &Store,
         options: &LayerOptions,
+        see: See<'_>,
     ) -> Result<Option<Layer>, LayerError> {
         let Some(layer) = self.read(store, options)? else { return Ok(None) };
         let (sound, archive) = thread::scope(|scope| {
             let sound = scope.spawn(|| store.verify_blob(&layer.descriptor).is_ok());
-            let archive = write_changes(changes, Hashed::new(io::sink()), options.clamp);
+            let archive = write_seeing(changes, Hashed::new(io::sink()), options.clamp, see);
             (sound.join().unwrap_or(false), archive)
         });
         let same = DiffId(archive?.digester.finish()) == layer.diff_id;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use rbuild_image::{Digest, media_type};
 
 use super::*;
-use crate::change::{Content, Entry};
+use crate::change::Entry;
 use crate::compress::decompress;
 use crate::meta::{Kind, Meta, Time};
 use crate::root::Root;
@@ -155,4 +155,20 @@ fn recompressed_layers_keep_their_diff_id() {
     let wrong = Layer { diff_id: DiffId(Digest::of(b"another")), ..gzip };
     let error = recompress(&wrong, &store, &options(Compression::Zstd)).unwrap_err();
     assert!(matches!(error, LayerError::DiffId { .. }), "{error:?}");
+}
+
+#[test]
+fn what_is_read_is_seen_once_per_pass() {
+    let (_directory, store) = store();
+    let write = || {
+        let mut seen = Vec::new();
+        let mut see = |_: &Content, digest| seen.push(digest);
+        let layer = write_layer_seeing(&sample(), &store, &LayerOptions::default(), &mut see).unwrap();
+        (layer, seen)
+    };
+    let text = Digest::of(&b"some text, ".repeat(300_000));
+    let (layer, seen) = write();
+    assert_eq!((seen.len(), seen.first()), (2, Some(&text)));
+    assert_eq!(write(), (layer.clone(), seen));
+    assert_eq!(write_layer(&sample(), &store, &LayerOptions::default()).unwrap(), layer);
 }
