@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rbuild_image::Digest;
+use rbuild_layers::compress::{compress, decompress};
 use rbuild_layers::tar::{Reader, write_changes};
 use rbuild_layers::{
-    Changes, Content, Entry, Kind, LayerOptions, Limits, Meta, Overlay, Plain, Root, Snapshotter, Store,
-    View, from_upper, unpack, write_layer,
+    Changes, Compression, Content, Encoding, Entry, Kind, LayerOptions, Limits, Meta, Overlay, Plain, Root,
+    Snapshotter, Store, View, from_upper, unpack, write_layer,
 };
 
 /// Files of 8 KiB, a hundred to a directory.
@@ -89,5 +91,60 @@ fn plain(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, tar, trees, plain);
+/// Text, machine code of this program and noise: what a layer is made of.
+fn mixture(length: usize) -> Vec<u8> {
+    let program = std::fs::read("/proc/self/exe").expect("this program");
+    let text: Vec<u8> =
+        (0..40_000).flat_map(|line| format!("line {line} of a log with words\n").into_bytes()).collect();
+    let mut state = 1_u64;
+    let noise: Vec<u8> = (0..1 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
+    [text, program, noise].concat().into_iter().cycle().take(length).collect()
+}
+
+fn bytes(criterion: &mut Criterion) {
+    let mixture = mixture(64 << 20);
+    let mut group = criterion.benchmark_group("bytes");
+    group.sample_size(10).throughput(Throughput::Bytes(mixture.len() as u64));
+    group.bench_function("digest", |bencher| bencher.iter(|| Digest::of(&mixture)));
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let encoding = Encoding::new(compression, None, None).expect("the default level");
+        let compressed = |sink: &mut Vec<u8>| compress(&encoding, sink, |out| out.write_all(&mixture));
+        let mut stored = Vec::new();
+        compressed(&mut stored).expect("memory takes everything");
+        group.bench_function(format!("compress {compression}"), |bencher| {
+            bencher.iter(|| compressed(&mut Vec::new()));
+        });
+        group.bench_function(format!("decompress {compression}"), |bencher| {
+            bencher.iter(|| std::io::copy(&mut decompress(&stored[..])?, &mut std::io::sink()));
+        });
+    }
+}
+
+/// The walk must be linear in the number of files.
+fn walk(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("walk");
+    group.sample_size(10);
+    for files in [1_000, 10_000, 100_000] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let empty: Changes = (0..files)
+            .map(|number| {
+                let path = format!("d{:04}/f{number:06}", number / 100);
+                (path.into(), Entry::node(Meta::new(Kind::File, 0o644)))
+            })
+            .collect();
+        let archive = write_changes(&empty, Vec::new(), None).expect("memory takes everything");
+        let upper = tree(directory.path(), &archive);
+        group.throughput(Throughput::Elements(files));
+        group.bench_function(BenchmarkId::new("diff", files), |bencher| {
+            bencher.iter(|| from_upper(&upper, &View::empty()));
+        });
+    }
+}
+
+criterion_group!(benches, tar, trees, plain, bytes, walk);
 criterion_main!(benches);

@@ -17,7 +17,7 @@ use crate::view::{Descend, View};
 /// The file system refuses, a content cannot be read or has another length than its attributes say, or a hard
 /// link has no target. What was written stays.
 pub fn apply(changes: &Changes, upper: &Root, lower: &View) -> Result<(), RootError> {
-    write(changes, Upper::new(upper, lower))
+    write(changes, Upper::new(upper, &|| Ok(lower.clone())))
 }
 
 /// Does to a tree what `changes` say, removing what is gone.

@@ -12,7 +12,7 @@ use crate::change::{Changes, Entry};
 use crate::meta::{Kind, Meta};
 use crate::root::{MAX_LINKS, Root, RootError, components, normal};
 use crate::tar::{Body, Member, Reader, TarError};
-use crate::upper::{Made, Upper};
+use crate::upper::{Lower, Made, Upper};
 use crate::view::View;
 use crate::whiteout::{self, Mark};
 
@@ -104,6 +104,16 @@ pub fn unpack(
     reader: impl Read,
     upper: &Root,
     lower: &View,
+    limits: &Limits,
+) -> Result<Unpacked, UnpackError> {
+    unpack_above(reader, upper, &|| Ok(lower.clone()), limits)
+}
+
+/// Does what [`unpack`] does on layers that may still be unpacked themselves.
+pub(crate) fn unpack_above(
+    reader: impl Read,
+    upper: &Root,
+    lower: Lower<'_>,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
     let mut archive = Reader::new(reader);

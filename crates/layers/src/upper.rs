@@ -23,7 +23,7 @@ const OPEN_DIRECTORIES: usize = 64;
 pub(crate) struct Upper<'a> {
     root: &'a Root,
     /// None for a tree, in which what is gone is removed instead of hidden.
-    lower: Option<&'a View>,
+    lower: Option<Lower<'a>>,
     /// The upper seen by itself.
     own: View,
     /// By path as asked for, before symbolic links.
@@ -33,6 +33,10 @@ pub(crate) struct Upper<'a> {
     directories: BTreeMap<PathBuf, Meta>,
     root_is_opaque: bool,
 }
+
+/// Gives what lies below an upper directory. It is asked only for what the upper does not say itself, so that layers can be
+/// written at the same time: then it waits until those below are done.
+pub(crate) type Lower<'a> = &'a dyn Fn() -> Result<View, RootError>;
 
 /// An open directory of the upper and its path, which has no symbolic links.
 #[derive(Clone)]
@@ -51,7 +55,7 @@ pub(crate) enum Made {
 }
 
 impl<'a> Upper<'a> {
-    pub(crate) fn new(root: &'a Root, lower: &'a View) -> Self {
+    pub(crate) fn new(root: &'a Root, lower: Lower<'a>) -> Self {
         Self::over(root, Some(lower), View::overlay(vec![root.clone()]))
     }
 
@@ -60,7 +64,7 @@ impl<'a> Upper<'a> {
         Self::over(root, None, View::directory(root.clone()))
     }
 
-    fn over(root: &'a Root, lower: Option<&'a View>, own: View) -> Self {
+    fn over(root: &'a Root, lower: Option<Lower<'a>>, own: View) -> Self {
         Self { root, lower, own, open: HashMap::new(), directories: BTreeMap::new(), root_is_opaque: false }
     }
 
@@ -188,7 +192,7 @@ impl<'a> Upper<'a> {
         let mut found = self.own.resolve(target, Follow::Parents)?;
         if found.meta.is_none() {
             if let Some(lower) = self.lower {
-                found = lower.with_layer(self.root.clone()).resolve(target, Follow::Parents)?;
+                found = lower()?.with_layer(self.root.clone()).resolve(target, Follow::Parents)?;
             }
             match &found.meta {
                 Some(meta) if !meta.is_dir() => self.copy_up(&found.path, meta)?,
@@ -209,7 +213,7 @@ impl<'a> Upper<'a> {
                 Made::Refused => Err(RootError::at("copy up", path)(Errno::PERM)),
             };
         }
-        let content = self.lower.map(|lower| lower.content(path)).transpose()?;
+        let content = self.lower.map(|lower| lower()?.content(path)).transpose()?;
         let mut content = content.unwrap_or_default().open()?;
         self.file(path, meta, |file| content.copy_to(file).map(drop).map_err(RootError::at("copy up", path)))
     }
@@ -257,7 +261,7 @@ impl<'a> Upper<'a> {
     }
 
     fn hide_root(&mut self) -> Result<(), RootError> {
-        for name in self.lower.map_or(Ok(Vec::new()), |lower| lower.read_dir(Path::new("")))? {
+        for name in self.lower.map_or(Ok(Vec::new()), |lower| lower()?.read_dir(Path::new("")))? {
             self.whiteout(Path::new(&name))?;
         }
         Ok(())
@@ -265,7 +269,7 @@ impl<'a> Upper<'a> {
 
     /// Returns the attributes a path has in the lower layers.
     fn below(&self, path: &Path) -> Result<Option<Meta>, RootError> {
-        self.lower.map_or(Ok(None), |lower| lower.metadata(path))
+        self.lower.map_or(Ok(None), |lower| lower()?.metadata(path))
     }
 
     /// Removes what is at a name, and forgets what was known of it.

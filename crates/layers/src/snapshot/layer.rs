@@ -7,14 +7,15 @@ use rbuild_image::{DiffId, Digester, Layer};
 use super::SnapshotError;
 use crate::compress::{decompress, read_ahead};
 use crate::root::Root;
-use crate::unpack::{Limits, unpack};
+use crate::unpack::{Limits, unpack_above};
+use crate::upper::Lower;
 use crate::view::View;
 
 /// Archives end in zero blocks; tools pad to a record of 10 KiB, some to a megabyte.
 const MAX_TRAILING: u64 = 64 << 20;
 
 /// Unpacks the blob of a layer into an overlay upper directory and what lies below it, and compares what it decompresses to
-/// with the layer's diff ID. See [`unpack`] for what is made; `blob` is read to its end, so that a verifying reader has
+/// with the layer's diff ID. See [`unpack`](crate::unpack) for what is made; `blob` is read to its end, so that a verifying reader has
 /// its say.
 ///
 /// # Errors
@@ -25,11 +26,21 @@ pub fn unpack_layer(
     (upper, lower): (&Root, &View),
     limits: &Limits,
 ) -> Result<(), SnapshotError> {
+    unpack_layer_above(blob, layer, (upper, &|| Ok(lower.clone())), limits)
+}
+
+/// Does what [`unpack_layer`] does on layers that may still be unpacked themselves.
+pub(crate) fn unpack_layer_above(
+    blob: impl Read + Send,
+    layer: &Layer,
+    (upper, lower): (&Root, Lower<'_>),
+    limits: &Limits,
+) -> Result<(), SnapshotError> {
     let digest = layer.descriptor.digest;
     let broken = |source| SnapshotError::Decompress { digest, source };
     let plain = Hashed { reader: decompress(blob).map_err(broken)?, digester: Digester::new() };
     let (unpacked, plain) = read_ahead(plain, |plain| {
-        unpack(&mut *plain, upper, lower, limits)
+        unpack_above(&mut *plain, upper, lower, limits)
             .map_err(|source| SnapshotError::Unpack { digest, source })?;
         io::copy(&mut plain.take(MAX_TRAILING + 1), &mut io::sink()).map_err(broken)
     });

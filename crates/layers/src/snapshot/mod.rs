@@ -6,6 +6,7 @@ mod layer;
 mod listing;
 mod overlay;
 mod plain;
+mod rise;
 
 use std::io;
 use std::path::{Path, PathBuf};

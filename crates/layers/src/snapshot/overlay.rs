@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use rbuild_image::{ChainId, DiffId, Digest, Layer};
 
-use super::layer::unpack_layer;
+use super::layer::unpack_layer_above;
+use super::rise::{Rising, rise};
 use super::{Active, SnapshotError, Snapshotter, failed};
 use crate::change::Changes;
 use crate::meta::Meta;
@@ -24,6 +25,7 @@ use crate::owner::OwnerTable;
 use crate::root::Root;
 use crate::store::Store;
 use crate::unpack::Limits;
+use crate::upper::Lower;
 use crate::view::View;
 
 /// The snapshotter that keeps every layer in a directory of its own.
@@ -62,15 +64,19 @@ impl Overlay {
 
     /// Opens every snapshot of the chain, lowest first, unpacking what is missing.
     pub(super) fn layers(&self, chain: &[Layer]) -> Result<Vec<Root>, SnapshotError> {
-        let mut roots = Vec::with_capacity(chain.len());
-        for (index, layer) in chain.iter().enumerate() {
-            let place = self.place(chain.get(..=index).unwrap_or(chain))?;
+        let place = |(index, _)| self.place(chain.get(..=index).unwrap_or(chain));
+        let places = chain.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
+        let build = |index: usize, below: &Rising<'_, Root>| {
+            let (layer, place) = chain.get(index).zip(places.get(index)).ok_or(SnapshotError::NoLayer)?;
             if !place.is_taken()? {
-                self.unpack(layer, &View::overlay(roots.clone()), &place)?;
+                self.unpack(layer, &|| below.wait().map(View::overlay), place)?;
             }
-            roots.push(self.open(&place)?);
+            self.open(place)
+        };
+        if places.iter().map(Place::is_taken).collect::<Result<Vec<_>, _>>()?.contains(&false) {
+            return rise(chain.len(), &build);
         }
-        Ok(roots)
+        places.iter().map(|place| self.open(place)).collect()
     }
 
     fn open(&self, place: &Place) -> Result<Root, SnapshotError> {
@@ -89,8 +95,8 @@ impl Overlay {
         Ok(root)
     }
 
-    fn unpack(&self, layer: &Layer, lower: &View, place: &Place) -> Result<(), SnapshotError> {
-        self.fill(place, lower, |upper| {
+    fn unpack(&self, layer: &Layer, lower: Lower<'_>, place: &Place) -> Result<(), SnapshotError> {
+        self.fill(place, None, |upper| {
             self.unpack_verified(layer, upper, lower).or_else(|error| {
                 // A damaged blob fails in many ways before its end is reached; the digest is the one to name.
                 self.store.verify_blob(&layer.descriptor)?;
@@ -106,13 +112,14 @@ impl Overlay {
         lower: &View,
         write: impl FnOnce(&Root) -> Result<(), SnapshotError>,
     ) -> Result<(), SnapshotError> {
-        self.fill(&self.place(chain)?, lower, write)
+        self.fill(&self.place(chain)?, Some(lower), write)
     }
 
+    /// Has `write` fill a snapshot. Its root begins with the attributes it has in `lower`, if that is given.
     fn fill(
         &self,
         place: &Place,
-        lower: &View,
+        lower: Option<&View>,
         write: impl FnOnce(&Root) -> Result<(), SnapshotError>,
     ) -> Result<(), SnapshotError> {
         // Whoever asks for the same layer meanwhile waits instead of writing it again.
@@ -127,19 +134,27 @@ impl Overlay {
     }
 
     /// Makes the upper directory with the attributes the root has below: overlayfs shows those of the uppermost.
-    fn make_upper(&self, scratch: &Path, lower: &View, table: OwnerTable) -> Result<Root, SnapshotError> {
+    fn make_upper(
+        &self,
+        scratch: &Path,
+        lower: Option<&View>,
+        table: OwnerTable,
+    ) -> Result<Root, SnapshotError> {
         let new = scratch.join(NEW);
         make_directory(&new, 0o700)?;
         let tree = new.join(TREE);
         make_directory(&tree, 0o755)?;
         let upper = Root::keeping(&tree, self.store.abilities()?.keeping(table))?;
-        let meta = lower.metadata(Path::new(""))?.unwrap_or_else(Meta::default_directory);
-        upper.set_meta(Path::new(""), &meta)?;
+        if let Some(lower) = lower {
+            let meta = lower.metadata(Path::new(""))?.unwrap_or_else(Meta::default_directory);
+            upper.set_meta(Path::new(""), &meta)?;
+        }
         Ok(upper)
     }
 
-    fn unpack_verified(&self, layer: &Layer, upper: &Root, lower: &View) -> Result<(), SnapshotError> {
-        unpack_layer(self.store.open_blob(&layer.descriptor)?, layer, (upper, lower), &self.limits)
+    fn unpack_verified(&self, layer: &Layer, upper: &Root, lower: Lower<'_>) -> Result<(), SnapshotError> {
+        let blob = self.store.open_blob(&layer.descriptor)?;
+        unpack_layer_above(blob, layer, (upper, lower), &self.limits)
     }
 }
 
@@ -172,7 +187,7 @@ impl Snapshotter for Overlay {
         for known in roots.iter().filter_map(Root::owners) {
             table.extend(known);
         }
-        let upper = self.make_upper(scratch.path(), &View::overlay(roots.clone()), table)?;
+        let upper = self.make_upper(scratch.path(), Some(&View::overlay(roots.clone())), table)?;
         Ok(Active::overlay(lower, upper, roots, scratch))
     }
 

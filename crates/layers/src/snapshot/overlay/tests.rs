@@ -259,3 +259,38 @@ fn what_a_step_leaves_is_what_its_layer_unpacks_to() {
     let unpacked = listing(&overlay.view(&chain).unwrap());
     assert_eq!(committed, unpacked);
 }
+
+/// What a layer does not say of a parent, or of the file that a link leads to, is in the layers below.
+#[test]
+fn layers_unpacked_at_once_are_as_one_after_the_other() {
+    let restricted = |mode| Entry::node(Meta { uid: 7, ..Meta::new(Kind::Directory, mode) });
+    let mut lowest = Changes::new();
+    lowest.insert("private", restricted(0o700));
+    lowest.insert("private/deep", restricted(0o750));
+    lowest.insert("private/deep/old", file(b"old", 0o600));
+    let mut middle = Changes::new();
+    middle.insert("private/deep/new", file(b"new", 0o644));
+    let mut upper = Changes::new();
+    upper.insert("private/deep/old", Entry::Whiteout);
+    upper.insert("private/deep/newer", file(b"newer", 0o640));
+    let layers = [lowest, middle, upper];
+    let seen = |at_once: bool| {
+        let (_directory, overlay, store) = overlay();
+        let write = |changes| write_layer(changes, &store, &LayerOptions::default()).unwrap();
+        let chain: Vec<Layer> = layers.iter().map(write).collect();
+        let views = (1..chain.len()).filter(|_| !at_once).map(|length| overlay.view(&chain[..length]));
+        views.for_each(|view| drop(view.unwrap()));
+        let mut seen = Vec::new();
+        let visit = &mut |visit: &crate::view::Visit<'_>| {
+            seen.push((visit.path.to_owned(), visit.meta.clone()));
+            Ok::<_, RootError>(Descend::Into)
+        };
+        overlay.view(&chain).unwrap().walk(Path::new(""), visit).unwrap();
+        seen
+    };
+    let serial = seen(false);
+    assert_eq!(seen(true), serial);
+    let modes: Vec<_> = serial.iter().map(|(path, meta)| (path.to_str().unwrap(), meta.mode)).collect();
+    let expect = [("private", 0o700), ("private/deep", 0o750), ("private/deep/new", 0o644)];
+    assert_eq!(modes, [&expect[..], &[("private/deep/newer", 0o640)]].concat());
+}
