@@ -10,6 +10,9 @@
 )]
 
 mod architecture;
+#[path = "../crates/layers/tests/trees/archive.rs"]
+#[allow(dead_code, reason = "the tests of the layers crate use more of it")]
+mod archive;
 mod build;
 mod contexts;
 mod copy;
@@ -19,6 +22,7 @@ mod doctor;
 mod faults;
 mod features;
 mod findings;
+mod hostile_layers;
 mod images;
 mod mounts;
 mod node;
@@ -32,6 +36,7 @@ mod run;
 mod schedule;
 mod secrets;
 mod soak;
+mod store;
 mod support;
 mod tls;
 mod users;

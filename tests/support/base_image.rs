@@ -16,16 +16,18 @@ const GROUP: &str = "root:x:0:\napp:x:1000:\nextra:x:2000:app\n";
 
 /// Writes a busybox image as an OCI layout tagged `latest`; `None` where there is no static busybox.
 pub(crate) fn busybox_layout(layout: &Path) -> Option<()> {
-    let busybox = std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).ok()?;
-    if !is_static(&busybox) {
-        return None;
-    }
-    let tar = rootfs(&busybox);
-    let diff_id = rbuild_image::Digest::of(&tar).to_string();
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    std::io::Write::write_all(&mut gzip, &tar).expect("in memory");
-    let layer = gzip.finish().expect("in memory");
+    image_layout(layout, &[busybox_rootfs()?]);
+    Some(())
+}
 
+/// The files of the busybox image as a tar; `None` where there is no static busybox.
+pub(crate) fn busybox_rootfs() -> Option<Vec<u8>> {
+    let busybox = std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).ok()?;
+    is_static(&busybox).then(|| rootfs(&busybox))
+}
+
+/// Writes an image of these uncompressed layers as an OCI layout tagged `latest`.
+pub(crate) fn image_layout(layout: &Path, layers: &[Vec<u8>]) {
     let blobs = layout.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("blobs");
     let put = |bytes: &[u8]| {
@@ -33,19 +35,28 @@ pub(crate) fn busybox_layout(layout: &Path) -> Option<()> {
         std::fs::write(blobs.join(digest.hex()), bytes).expect("a blob");
         (digest.to_string(), bytes.len())
     };
-    let (layer_digest, layer_size) = put(&layer);
+    let compress = |tar: &Vec<u8>| {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        std::io::Write::write_all(&mut gzip, tar).expect("in memory");
+        let (digest, size) = put(&gzip.finish().expect("in memory"));
+        json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": size})
+    };
+    let described: Vec<_> = layers.iter().map(compress).collect();
+    let diff_ids: Vec<_> = layers.iter().map(|tar| rbuild_image::Digest::of(tar).to_string()).collect();
+    let history: Vec<_> =
+        layers.iter().map(|_| json!({"created": "2026-01-01T00:00:00Z", "created_by": "busybox"})).collect();
     let config = json!({
         "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
         "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "busybox"}],
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": history,
         "x-unknown": {"kept": true},
     });
     let (config_digest, config_size) = put(config.to_string().as_bytes());
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config_size},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer_digest, "size": layer_size}],
+        "layers": described,
     });
     let (digest, size) = put(manifest.to_string().as_bytes());
     let index = json!({"schemaVersion": 2, "manifests": [{
@@ -54,7 +65,6 @@ pub(crate) fn busybox_layout(layout: &Path) -> Option<()> {
     }]});
     std::fs::write(layout.join("index.json"), index.to_string()).expect("index.json");
     std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("oci-layout");
-    Some(())
 }
 
 /// An ELF file without a program interpreter.

@@ -10,7 +10,7 @@ mod web;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-pub(crate) use base_image::busybox_layout;
+pub(crate) use base_image::{busybox_layout, busybox_rootfs, image_layout};
 pub(crate) use docker_registry::Registry;
 pub(crate) use repository::{Repository, SOME_TIME};
 pub(crate) use ssh::Ssh;

@@ -174,7 +174,7 @@ impl Build {
         let epoch = self.options.source_date_epoch.or(plan.source_date_epoch);
         let executor = Arc::new(Executor::new(ExecutorSettings {
             options: self.options.clone(),
-            store,
+            store: store.clone(),
             context,
             images,
             remotes,
@@ -196,11 +196,14 @@ impl Build {
             BaseLayers::Recompress => self.cancellable(export::recompress(&executor, stages)).await??,
         };
 
+        // while the image is on its way, the disk has nothing else to do
+        let synced = tokio::task::spawn_blocking(move || store.sync());
         let created = executor.clock().epoch_text();
         let product = Product::new(stages, &platforms, &annotations, created).ok_or(BuildError::Cancelled)?;
         let client = self.client.as_ref();
         let exporter = Exporter { executor: &executor, client, product: &product, on_event: &self.on_event };
         self.cancellable(exporter.write(&outputs)).await??;
+        synced.await.map_err(|_| BuildError::Cancelled)??;
         let built = Built::new(&product, &outputs, started.elapsed());
         (self.on_event)(built.done());
         Ok(built)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_image::Platform;
+use rbuild_layers::Limits;
 use rbuild_sandbox::{Isolation, Secret};
 
 use crate::context::{Git, GitRef, NamedContext};
@@ -219,6 +220,8 @@ pub struct BuildOptions {
     pub jobs: Option<NonZeroUsize>,
     /// How repositories are read.
     pub git: Git,
+    /// What a layer may cost when it is unpacked.
+    pub limits: Limits,
     /// Seconds since 1970 that stand for now; `None`: the build argument `SOURCE_DATE_EPOCH`, else the clock.
     pub source_date_epoch: Option<i64>,
 }

@@ -81,6 +81,10 @@ pub(crate) enum Verb {
     Login(LoginArgs),
     /// Forget the credentials kept for a registry
     Logout(LogoutArgs),
+    /// Remove from the store what was not used for longest
+    Gc(GcArgs),
+    /// Look after the store
+    Store(StoreVerbArgs),
     /// Show what this host allows, and what would allow more
     Doctor(DoctorArgs),
     /// Serve the images of a Kubernetes node
@@ -180,6 +184,10 @@ pub(crate) struct BuildArgs {
     /// How many steps may run at the same time at most [default: the number of processors]
     #[arg(long, value_name = "COUNT")]
     pub(crate) jobs: Option<usize>,
+
+    /// Disk space the store may take, as 20g: what was used least recently is removed first, a build that needs more fails
+    #[arg(long, value_name = "SIZE", help_heading = "Store")]
+    pub(crate) disk_limit: Option<String>,
 
     #[command(flatten)]
     pub(crate) run: RunArgs,
@@ -364,6 +372,53 @@ pub(crate) struct InspectArgs {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+/// `rbuild gc`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["max_size", "keep_duration"])))]
+pub(crate) struct GcArgs {
+    /// Remove until the store takes no more disk space than this, as 20g; default: 0
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<String>,
+    /// Keep what was used within this time, as 48h, even if the store stays larger; default: 0
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) keep_duration: Option<String>,
+    /// Remove images that have a name too, when it is their turn
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// text: a table; json: one object
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// `rbuild store`.
+#[derive(Debug, Args)]
+pub(crate) struct StoreVerbArgs {
+    #[command(subcommand)]
+    pub(crate) verb: StoreVerb,
+}
+
+/// What to do with the store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreVerb {
+    /// Compare every blob with its digest and look through every snapshot; exit code 1 if something is damaged
+    Verify(VerifyArgs),
+}
+
+/// `rbuild store verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Remove what is damaged, so that it is fetched or built again
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// text: lines; json: one object
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// `rbuild doctor`.

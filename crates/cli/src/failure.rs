@@ -167,6 +167,22 @@ fn foreign_realm(error: &rbuild_registry::Error) -> Option<String> {
 }
 
 fn disk_hint(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    // what an I/O error wraps is not among the causes
+    let wrapped = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+    match wrapped.or_else(|| cause.downcast_ref()) {
+        Some(StoreDirError::Full { .. }) => {
+            return Some(
+                "free space, as with `rbuild gc --max-size`, or put the store elsewhere with --root"
+                    .to_owned(),
+            );
+        }
+        Some(StoreDirError::Limit { .. }) => {
+            return Some(
+                "raise --disk-limit, or remove images from the store with `rbuild gc --all`".to_owned(),
+            );
+        }
+        _ => {}
+    }
     match cause.downcast_ref::<io::Error>()?.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free space, or put the store elsewhere with --root or RBUILD_ROOT".to_owned())

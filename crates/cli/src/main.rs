@@ -10,7 +10,7 @@ mod settings;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::args::{Cli, CriArgs, CriVerb, Verb};
+use crate::args::{Cli, CriArgs, CriVerb, StoreVerb, StoreVerbArgs, Verb};
 use crate::commands::parse::Verdict;
 use crate::failure::Failure;
 use crate::render::diagnostic::Colour;
@@ -40,6 +40,10 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Parse(args) => {
             let verdict = commands::parse::run(&args, Colour::on(&io::stdout()))?;
             return Ok(code(verdict, failure::BUILD));
+        }
+        Verb::Gc(args) => commands::gc::run(&args)?,
+        Verb::Store(StoreVerbArgs { verb: StoreVerb::Verify(args) }) => {
+            return Ok(code(commands::verify::run(&args)?, failure::BUILD));
         }
         Verb::Doctor(args) => commands::doctor::run(&args)?,
         Verb::Version => commands::version::run()?,
@@ -82,7 +86,7 @@ async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cri(CriArgs { verb: CriVerb::Serve(args) }) => {
             interrupt::or_interrupted(commands::cri::run(*args)).await
         }
-        Verb::Parse(_) | Verb::Doctor(_) | Verb::Version => Ok(()),
+        Verb::Parse(_) | Verb::Doctor(_) | Verb::Gc(_) | Verb::Store(_) | Verb::Version => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

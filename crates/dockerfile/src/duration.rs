@@ -15,7 +15,7 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 /// Reads a duration that is not negative; `None` if it is not one, or longer than 2^63 nanoseconds.
-pub(crate) fn parse(text: &str) -> Option<Duration> {
+pub fn parse(text: &str) -> Option<Duration> {
     let text = text.strip_prefix('+').unwrap_or(text);
     if matches!(text, "0" | "-0") {
         return Some(Duration::ZERO);

@@ -52,7 +52,7 @@
 mod csv;
 mod diagnostic;
 mod directive;
-mod duration;
+pub mod duration;
 pub mod expand;
 mod flags;
 mod glob;

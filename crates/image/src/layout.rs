@@ -263,6 +263,14 @@ impl Layout {
         Ok(found)
     }
 
+    /// Takes an entry out of the index, and every other of the same digest; the blobs stay.
+    ///
+    /// # Errors
+    /// When the index cannot be read or written.
+    pub fn unlist_all(&self, descriptor: &Descriptor) -> Result<(), LayoutError> {
+        self.change_index(|manifests| manifests.retain(|old| old.digest != descriptor.digest))
+    }
+
     fn blobs(&self) -> PathBuf {
         self.path.join("blobs").join("sha256")
     }

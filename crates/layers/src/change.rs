@@ -251,6 +251,7 @@ impl Read for ContentReader {
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     entries: BTreeMap<PathBuf, Entry>,
+    sockets: Vec<PathBuf>,
 }
 
 impl Changes {
@@ -294,6 +295,15 @@ impl Changes {
     pub(crate) fn below(&self, path: &Path) -> Vec<PathBuf> {
         let from_path = self.entries.range(path.to_owned()..).map(|(below, _)| below);
         from_path.take_while(|below| below.starts_with(path)).cloned().collect()
+    }
+
+    /// Returns the sockets that were found where these changes come from: a layer holds none.
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    pub(crate) fn leave_out_socket(&mut self, path: PathBuf) {
+        self.sockets.push(path);
     }
 
     /// Returns all entries in order.
@@ -363,7 +373,7 @@ impl Changes {
             };
             (join(&destination, &path), entry)
         });
-        Self { entries: moved.collect() }
+        Self { entries: moved.collect(), sockets: self.sockets }
     }
 }
 
@@ -374,7 +384,8 @@ fn join(parent: &Path, child: &Path) -> PathBuf {
 
 impl FromIterator<(PathBuf, Entry)> for Changes {
     fn from_iter<I: IntoIterator<Item = (PathBuf, Entry)>>(entries: I) -> Self {
-        Self { entries: entries.into_iter().map(|(path, entry)| (normal(&path), entry)).collect() }
+        let entries = entries.into_iter().map(|(path, entry)| (normal(&path), entry)).collect();
+        Self { entries, sockets: Vec::new() }
     }
 }
 

@@ -130,10 +130,11 @@ impl Diff<'_> {
         (name, file_type): (&OsStr, FileType),
         pending: &mut Vec<Pair>,
     ) -> Result<(), RootError> {
+        let path = pair.path.join(name);
         if file_type == FileType::Socket {
+            self.changes.leave_out_socket(path);
             return Ok(());
         }
-        let path = pair.path.join(name);
         let error = |errno: Errno| RootError::at("look at", &path)(errno);
         let status = directory.status(name).map_err(error)?.ok_or(Errno::NOENT).map_err(error)?;
         let found = below.map(|below| below.lookup(name)).transpose().map_err(error)?.flatten();
@@ -144,6 +145,7 @@ impl Diff<'_> {
             return Ok(());
         }
         if status.file_type() == FileType::Socket {
+            self.changes.leave_out_socket(path);
             return Ok(());
         }
         if let (Some(found), Some(below)) = (&found, below) {

@@ -25,12 +25,33 @@ pub struct Limits {
     pub path: usize,
     /// Bytes of all files together, holes included.
     pub bytes: u64,
+    /// Parts with data of one sparse file. No archive is read with more than 65536.
+    pub sparse_parts: usize,
+    /// How many times as long as the compressed layer its archive may be, once it is longer than `unrated`.
+    pub ratio: u64,
+    /// The length in bytes up to which an archive may expand from anything.
+    pub unrated: u64,
+}
+
+impl Limits {
+    /// Returns how long the archive of a compressed layer of `compressed` bytes may be, in bytes.
+    pub(crate) fn expanded(&self, compressed: u64) -> u64 {
+        compressed.saturating_mul(self.ratio).max(self.unrated)
+    }
 }
 
 impl Default for Limits {
-    /// Five million entries, paths of 4095 bytes (`PATH_MAX` without its zero), 512 GiB.
+    /// Five million entries, paths of 4095 bytes (`PATH_MAX` without its zero), 512 GiB, 65536 parts, 1100 times, which is more
+    /// than gzip can reach, from 32 GiB on.
     fn default() -> Self {
-        Self { entries: 5_000_000, path: 4095, bytes: 512 << 30 }
+        Self {
+            entries: 5_000_000,
+            path: 4095,
+            bytes: 512 << 30,
+            sparse_parts: 1 << 16,
+            ratio: 1100,
+            unrated: 32 << 30,
+        }
     }
 }
 
@@ -78,7 +99,7 @@ pub enum UnpackError {
     /// The archive costs more than it may.
     #[error("the archive has more than {limit} {what}")]
     Limit {
-        /// `entries`, `bytes in a path` or `bytes of content`.
+        /// What there are too many of, as `entries` or `bytes in a path`.
         what: &'static str,
         /// The bound.
         limit: u64,
@@ -155,6 +176,7 @@ impl Unpacked {
         self.bytes = self.bytes.saturating_add(member.meta.size);
         check("entries", self.entries, limits.entries)?;
         check("bytes in a path", longest as u64, limits.path as u64)?;
+        check("parts in a sparse file", member.parts() as u64, limits.sparse_parts as u64)?;
         check("bytes of content", self.bytes, limits.bytes)
     }
 }

@@ -47,8 +47,7 @@ impl LocalCache {
     pub fn get(&self, key: &Digest) -> Result<Option<StepResult>, StoreDirError> {
         let Some(bytes) = self.store.cache_get(&self.name(key))? else { return Ok(None) };
         let Ok(result) = serde_json::from_slice::<StepResult>(&bytes) else { return Ok(None) };
-        let present = std::fs::metadata(self.store.blob_path(&result.descriptor.digest))
-            .is_ok_and(|file| file.is_file() && file.len() == result.descriptor.size);
+        let present = self.store.blob_size(&result.descriptor.digest) == Some(result.descriptor.size);
         Ok(present.then_some(result))
     }
 

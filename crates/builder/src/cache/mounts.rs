@@ -95,6 +95,7 @@ pub(crate) fn open(
             free.ok_or_else(|| io::Error::from(io::ErrorKind::ResourceBusy))?
         }
     };
+    store.mark_mount(&name)?;
     let path = base.join(&name);
     if !path.is_dir() {
         make(request, mount, content, &path)?;

@@ -27,10 +27,7 @@ impl KnownFile {
     pub(crate) fn of(store: &Store, url: &str) -> Result<Option<Self>, StoreDirError> {
         let Some(bytes) = store.cache_get(&name(url))? else { return Ok(None) };
         let known = serde_json::from_slice::<Self>(&bytes).ok();
-        Ok(known.filter(|known| {
-            std::fs::metadata(store.blob_path(&known.digest))
-                .is_ok_and(|file| file.is_file() && file.len() == known.size)
-        }))
+        Ok(known.filter(|known| store.blob_size(&known.digest) == Some(known.size)))
     }
 
     /// Copies the bytes into an empty file, and compares them with their digest.

@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_image::{Digest, Layer};
 use rbuild_layers::{
-    Active, Changes, LayerOptions, Limits, Overlay, Plain, Scratch, Snapshotter, Store, View, recompress,
+    Active, Changes, LayerOptions, Overlay, Plain, Scratch, Snapshotter, Store, View, recompress,
     write_layer, write_layer_seeing,
 };
 use rbuild_sandbox::{Cancel, CgroupParent, Isolation, RootfsForm, Sandbox};
@@ -149,7 +149,7 @@ impl Executor {
     /// The store cannot be used.
     pub(crate) fn new(settings: ExecutorSettings) -> Result<Self, BuildError> {
         let network_files = NetworkFiles::new(&settings.store)?;
-        let overlay = Overlay::new(settings.store.clone(), Limits::default());
+        let overlay = Overlay::new(settings.store.clone(), settings.options.limits);
         Ok(Self {
             plain: Plain::new(overlay.clone()),
             overlay,
@@ -180,6 +180,11 @@ impl Executor {
     /// The time the build says it is.
     pub(crate) fn clock(&self) -> Clock {
         self.settings.clock
+    }
+
+    /// The time that no file of a new layer is later than, in seconds since 1970.
+    pub(crate) fn clamp(&self) -> Option<i64> {
+        self.settings.layers.clamp
     }
 
     /// What was resolved for a base.

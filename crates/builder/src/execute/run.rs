@@ -57,7 +57,15 @@ pub(crate) fn run(
     drop(prepared);
 
     active.remove_stubs().map_err(|error| StepError::snapshot("take out mount points", error))?;
-    let changes = active.changes().map_err(|error| StepError::snapshot("read what changed", error))?;
+    let mut changes = active.changes().map_err(|error| StepError::snapshot("read what changed", error))?;
+    if let Some(clamp) = executor.clamp() {
+        let clamped = active.clamp(&mut changes, clamp);
+        clamped.map_err(|error| StepError::snapshot("set times in the rootfs", error))?;
+    }
+    for socket in changes.sockets() {
+        let message = format!("the socket /{} is not part of the image: layers hold none", socket.display());
+        executor.emit(Event::Notice { message });
+    }
     let layer = executor.write(&changes)?;
     chain.push(layer.clone());
     executor.commit(active, &changes, &chain)?;

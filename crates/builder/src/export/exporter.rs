@@ -51,7 +51,8 @@ impl Exporter<'_> {
             OutputKind::Store(names) => {
                 let store = self.executor.store();
                 let failed = |source| ExportError::Write { path: store.path().to_owned(), source };
-                Ok(layout::into(&assembled, store.layout(), names).await.map_err(failed)?)
+                layout::into(&assembled, store, names).await.map_err(failed)?;
+                Ok(())
             }
             OutputKind::Oci { dest: Destination::File(dest), form: OciForm::Directory, names } => {
                 Ok(layout::write(&assembled, dest, names).await?)

@@ -58,9 +58,12 @@ async fn build_image(args: BuildArgs, settings: BuildSettings) -> anyhow::Result
     let BuildSettings { options, progress: mode } = settings;
     let takes_stdout = check_stdout(&options.outputs)?;
     let progress = Arc::new(Progress::new(mode));
-    let build = Build::from(options.clone())
-        .store(open_store(&args.store)?)
-        .registry(settings::client(&args.registry)?);
+    let limit = args.disk_limit.as_deref().map(|text| settings::bytes("--disk-limit", text)).transpose()?;
+    let store = open_store(&args.store)?;
+    if let Some(limit) = limit {
+        store.limit(limit).context("cannot hold the store to --disk-limit")?;
+    }
+    let build = Build::from(options.clone()).store(store).registry(settings::client(&args.registry)?);
     let result = run_interruptibly(build, &progress).await;
     progress.clear();
     let built = result?;

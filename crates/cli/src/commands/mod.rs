@@ -6,6 +6,7 @@ mod containers_storage;
 pub(crate) mod copy;
 pub(crate) mod cri;
 pub(crate) mod doctor;
+pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lint;
@@ -14,6 +15,7 @@ pub(crate) mod parse;
 pub(crate) mod pull;
 pub(crate) mod push;
 mod transfer;
+pub(crate) mod verify;
 pub(crate) mod version;
 
 use std::io::{self, Write};

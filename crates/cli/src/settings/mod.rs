@@ -9,6 +9,7 @@ mod registry;
 mod run;
 
 use std::fmt;
+use std::time::Duration;
 
 use rbuild_image::{Platform, Reference};
 
@@ -17,6 +18,7 @@ pub(crate) use call::Call;
 pub(crate) use node::{Node, pull_options, socket};
 pub(crate) use place::{Place, split_layout};
 pub(crate) use registry::{client, client_as, client_options, credentials};
+pub(crate) use run::bytes;
 
 /// A mistake on the command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +62,12 @@ pub(crate) fn platform(text: Option<&str>) -> Result<Platform, Usage> {
     let Some(text) = text else { return Ok(Platform::host()) };
     text.parse()
         .map_err(|error| Usage::new(format!("--platform: {error}")).hint("as linux/amd64 or linux/arm64"))
+}
+
+/// Reads a duration as Go writes it, as `48h` or `30m`.
+pub(crate) fn duration(option: &str, text: &str) -> Result<Duration, Usage> {
+    rbuild_dockerfile::duration::parse(text)
+        .ok_or_else(|| Usage::new(format!("{option}: {text:?} is no duration")).hint("as 30m, 48h or 168h"))
 }
 
 /// Splits `KEY=VALUE` of the repeatable option `option`.

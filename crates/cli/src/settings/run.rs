@@ -174,7 +174,7 @@ fn limit(text: &str) -> Result<Rlimit, Usage> {
 }
 
 /// Reads a number of bytes with a unit, powers of 1024, as docker does: `64m`, `1.5g`, `64MiB`.
-fn bytes(option: &str, text: &str) -> Result<u64, Usage> {
+pub(crate) fn bytes(option: &str, text: &str) -> Result<u64, Usage> {
     let invalid = || Usage::new(format!("{option}: {text:?} is no size"));
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -124,7 +124,7 @@ impl OwnStore {
 }
 
 impl Shared {
-    /// Holds off garbage collection by whatever process while images land.
+    /// Holds off whatever process would remove what is being written or looked at.
     fn hold(&self) -> Result<Option<Store>, Error> {
         Ok(match self.kind {
             Kind::Work(_) => Some(Store::open(&self.path)?),
@@ -240,6 +240,7 @@ impl Shared {
     }
 
     fn forget(&self, image: &NodeImage) -> Result<(), Error> {
+        let _held = self.hold()?;
         let layout = Layout::open(&self.path)?;
         let blobs = self.blobs(&layout, image.id)?;
         for name in image.tags.iter().chain(&image.digests).filter_map(|name| name.parse().ok()) {
@@ -271,21 +272,7 @@ impl Shared {
         if garbage.is_empty() || self.kind == Kind::Layout {
             return Ok(());
         }
-        let Some(store) = Store::open_exclusive(&self.path)? else { return Ok(()) };
-        let mut used = BTreeSet::new();
-        for descriptor in store.layout().descriptors()? {
-            used.insert(descriptor.digest);
-            collect(store.layout(), &descriptor, &mut used, 0);
-        }
-        for digest in std::mem::take(&mut *garbage).difference(&used) {
-            let path = store.blob_path(digest);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
+        *garbage = Store::open(&self.path)?.collect_blobs(&garbage)?;
         Ok(())
     }
 
@@ -358,17 +345,6 @@ fn manifest(layout: &Layout, descriptor: &Descriptor, platform: &Platform) -> Op
             ManifestOrIndex::Manifest(manifest) => Some(manifest),
             ManifestOrIndex::Index(_) => None,
         },
-    }
-}
-
-/// Lists everything below a descriptor that is there.
-fn collect(layout: &Layout, descriptor: &Descriptor, used: &mut BTreeSet<Digest>, depth: usize) {
-    let Ok(bytes) = layout.read(descriptor) else { return };
-    let Ok(document) = ManifestOrIndex::parse(&descriptor.media_type, bytes) else { return };
-    for child in document.children() {
-        if used.insert(child.digest) && depth < 4 && matches!(document, ManifestOrIndex::Index(_)) {
-            collect(layout, child, used, depth + 1);
-        }
     }
 }
 

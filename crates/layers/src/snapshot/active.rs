@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use super::SnapshotError;
 use super::plain::Tree;
 use crate::apply::{apply, apply_to_tree};
-use crate::change::Changes;
+use crate::change::{Changes, Entry};
 use crate::changes::{from_tree, from_upper};
-use crate::meta::{Kind, Meta};
+use crate::meta::{Kind, Meta, Time};
 use crate::owner::OwnerTable;
 use crate::root::Root;
 use crate::store::Scratch;
@@ -144,6 +144,23 @@ impl Active {
                 Ok(changes)
             }
         }
+    }
+
+    /// Sets times later than `seconds` after the epoch to that, in `changes` and in the tree they were listed of: later steps
+    /// see what the layer says, as they do when it is unpacked.
+    ///
+    /// # Errors
+    /// The tree cannot be written.
+    pub fn clamp(&self, changes: &mut Changes, seconds: i64) -> Result<(), SnapshotError> {
+        for (path, entry) in changes.iter_mut() {
+            if let Entry::Node { meta, .. } | Entry::Opaque(meta) = entry
+                && meta.mtime > Time::seconds(seconds)
+            {
+                meta.mtime = Time::seconds(seconds);
+                self.root().set_meta(path, meta)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the tree before the step.

@@ -38,7 +38,8 @@ pub(crate) fn unpack_layer_above(
 ) -> Result<(), SnapshotError> {
     let digest = layer.descriptor.digest;
     let broken = |source| SnapshotError::Decompress { digest, source };
-    let plain = Hashed { reader: decompress(blob).map_err(broken)?, digester: Digester::new() };
+    let left = limits.expanded(layer.descriptor.size);
+    let plain = Hashed { reader: decompress(blob).map_err(broken)?, digester: Digester::new(), left };
     let (unpacked, plain) = read_ahead(plain, |plain| {
         unpack_above(&mut *plain, upper, lower, limits)
             .map_err(|source| SnapshotError::Unpack { digest, source })?;
@@ -54,15 +55,21 @@ pub(crate) fn unpack_layer_above(
     Ok(())
 }
 
-/// Hashes what is read.
+/// Hashes what is read, and bounds it.
 struct Hashed<R> {
     reader: R,
     digester: Digester,
+    /// Bytes that may still come.
+    left: u64,
 }
 
 impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "it expands more than a layer may"))?;
         self.digester.update(buffer.get(..count).unwrap_or_default());
         Ok(count)
     }

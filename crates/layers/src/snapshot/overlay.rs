@@ -3,7 +3,7 @@
 //! ```text
 //! snapshots/<20 hex digits>/fs      one layer in overlay form (`userxattr`)
 //! snapshots/<20 hex digits>/owners  recorded owners of symbolic links, pipes and sockets by path, if there are any
-//! snapshots/<20 hex digits>/chain   the chain ID and how owners are kept
+//! snapshots/<20 hex digits>/chain   the chain ID and how owners are kept; the boot of the machine until it is synced
 //! ```
 //!
 //! The name is short because overlayfs takes its directories in one page of options; the file beside the tree
@@ -23,7 +23,7 @@ use crate::change::Changes;
 use crate::meta::Meta;
 use crate::owner::OwnerTable;
 use crate::root::Root;
-use crate::store::Store;
+use crate::store::{Scratch, Store, Trust};
 use crate::unpack::Limits;
 use crate::upper::Lower;
 use crate::view::View;
@@ -66,14 +66,15 @@ impl Overlay {
     pub(super) fn layers(&self, chain: &[Layer]) -> Result<Vec<Root>, SnapshotError> {
         let place = |(index, _)| self.place(chain.get(..=index).unwrap_or(chain));
         let places = chain.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
+        let is_taken = |place: &Place| place.is_taken(&self.store);
         let build = |index: usize, below: &Rising<'_, Root>| {
             let (layer, place) = chain.get(index).zip(places.get(index)).ok_or(SnapshotError::NoLayer)?;
-            if !place.is_taken()? {
+            if !is_taken(place)? {
                 self.unpack(layer, &|| below.wait().map(View::overlay), place)?;
             }
             self.open(place)
         };
-        if places.iter().map(Place::is_taken).collect::<Result<Vec<_>, _>>()?.contains(&false) {
+        if places.iter().map(is_taken).collect::<Result<Vec<_>, _>>()?.contains(&false) {
             return rise(chain.len(), &build);
         }
         places.iter().map(|place| self.open(place)).collect()
@@ -124,13 +125,13 @@ impl Overlay {
     ) -> Result<(), SnapshotError> {
         // Whoever asks for the same layer meanwhile waits instead of writing it again.
         let _lock = self.store.lock(&place.name)?;
-        if place.is_taken()? {
+        if place.is_taken(&self.store)? {
             return Ok(());
         }
         let scratch = self.store.scratch()?;
         let upper = self.make_upper(scratch.path(), lower, OwnerTable::default())?;
         write(&upper)?;
-        place.take(&scratch.path().join(NEW), &upper)
+        place.take(&self.store, &scratch, &upper)
     }
 
     /// Makes the upper directory with the attributes the root has below: overlayfs shows those of the uppermost.
@@ -162,7 +163,7 @@ impl Snapshotter for Overlay {
     fn missing(&self, chain: &[Layer]) -> Result<Vec<Layer>, SnapshotError> {
         let mut missing = Vec::new();
         for (index, layer) in chain.iter().enumerate() {
-            if !self.place(chain.get(..=index).unwrap_or(chain))?.is_taken()? {
+            if !self.place(chain.get(..=index).unwrap_or(chain))?.is_taken(&self.store)? {
                 missing.push(layer.clone());
             }
         }
@@ -194,10 +195,10 @@ impl Snapshotter for Overlay {
     fn commit(&self, active: Active, _changes: &Changes, chain: &[Layer]) -> Result<(), SnapshotError> {
         let place = self.place(chain)?;
         let _lock = self.store.lock(&place.name)?;
-        if place.is_taken()? {
+        if place.is_taken(&self.store)? {
             return Ok(());
         }
-        place.take(&active.scratch().path().join(NEW), active.root())
+        place.take(&self.store, active.scratch(), active.root())
     }
 }
 
@@ -213,30 +214,42 @@ impl Place {
         self.path.join(TREE)
     }
 
-    fn is_taken(&self) -> Result<bool, SnapshotError> {
+    /// Tells whether the snapshot is there, whole, and keeps it for as long as the store is open.
+    fn is_taken(&self, store: &Store) -> Result<bool, SnapshotError> {
         let path = self.path.join(KEY);
-        match fs::read_to_string(&path) {
-            Ok(key) if key == self.key => Ok(true),
-            Ok(_) => Err(failed("use", &path)(io::Error::other("it belongs to another chain"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(failed("read", &path)(error)),
+        if store.keep(&path)?.is_none() {
+            return Ok(false);
         }
+        let key = fs::read(&path).map_err(failed("read", &path))?;
+        Ok(store.trust(&String::from_utf8_lossy(&key), &self.key) == Trust::Complete)
     }
 
-    /// Gives the finished directory `new` its name; `upper` is the tree in it.
-    fn take(&self, new: &Path, upper: &Root) -> Result<(), SnapshotError> {
+    /// Gives the finished directory in `scratch` its name; `upper` is the tree in it.
+    fn take(&self, store: &Store, scratch: &Scratch, upper: &Root) -> Result<(), SnapshotError> {
+        let new = scratch.path().join(NEW);
         let owners = upper.link_owners()?;
         if !owners.is_empty() {
             let path = new.join(OWNERS);
             fs::write(&path, owners).map_err(failed("write", &path))?;
         }
-        let key = new.join(KEY);
-        fs::write(&key, &self.key).map_err(failed("write", &key))?;
-        match fs::rename(new, &self.path) {
-            // Without working locks somebody else was first: the same layer, so theirs is as good.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && self.is_taken()? => Ok(()),
-            other => other.map_err(failed("rename to", &self.path)),
-        }
+        store.count_tree(&new)?;
+        store.write_key(&new.join(KEY), &self.key)?;
+        let rename = || fs::rename(&new, &self.path);
+        let renamed = match rename() {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                // Without working locks somebody else was first: the same layer, so theirs is as good.
+                if self.is_taken(store)? {
+                    return Ok(());
+                }
+                let lost = scratch.path().join("lost");
+                fs::rename(&self.path, &lost).map_err(failed("replace", &self.path))?;
+                rename()
+            }
+            other => other,
+        };
+        renamed.map_err(failed("rename to", &self.path))?;
+        store.sync_later(self.path.join(KEY), &self.key);
+        Ok(())
     }
 }
 

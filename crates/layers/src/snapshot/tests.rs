@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use rbuild_image::{Descriptor, DiffId, Digest, Layer};
 
 use super::*;
+use crate::change::{Content, Entry};
 use crate::changes::from_upper;
+use crate::meta::{Kind, Meta};
 use crate::store::Store;
 use crate::unpack::Limits;
 
@@ -200,5 +202,22 @@ fn snapshots_of_another_chain_are_not_taken() {
     let snapshot = fs::read_dir(store.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
     assert!(snapshot.file_name().unwrap().len() <= 20);
     fs::write(snapshot.join("chain"), "sha256:0 native\n").unwrap();
-    assert!(overlay.view(&chain).unwrap_err().to_string().starts_with("cannot use"));
+    assert_eq!(overlay.missing(&chain).unwrap().len(), 1);
+}
+
+#[test]
+fn bombs_are_refused() {
+    let (_directory, _, store) = overlay();
+    let mut changes = Changes::new();
+    let meta = Meta { size: 8 << 20, ..Meta::new(Kind::File, 0o644) };
+    changes.insert("zeros", Entry::Node { meta, content: Content::Bytes(vec![0; 8 << 20].into()) });
+    let layer = crate::write_layer(&changes, &store, &crate::LayerOptions::default()).unwrap();
+    let view = |limits| Overlay::new(store.clone(), limits).view(std::slice::from_ref(&layer)).map(drop);
+    let tight = Limits { ratio: 100, unrated: 1 << 20, ..Limits::default() };
+    let mut error: &dyn std::error::Error = &view(tight).unwrap_err();
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    assert_eq!(error.to_string(), "it expands more than a layer may");
+    view(Limits { ratio: 1100, ..tight }).unwrap();
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rbuild_image::{Descriptor, Digest, Digester, Verified, VerifyError};
 use tempfile::NamedTempFile;
 
+use super::space::{PIECE, Reservation};
 use super::{Store, StoreDirError, failed, read_bounded, scratch};
 
 impl Store {
@@ -16,10 +17,18 @@ impl Store {
         self.path().join("blobs/sha256").join(digest.hex())
     }
 
-    /// Tells whether a blob is there; its content is not looked at.
+    /// Tells whether a blob is there; its content is not looked at. It stays for as long as this store is open.
     #[must_use]
     pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).is_file()
+        self.blob_size(digest).is_some()
+    }
+
+    /// Returns the size of a blob that is there, in bytes; its content is not looked at. It stays for as long as this
+    /// store is open.
+    #[must_use]
+    pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
+        let file = self.keep(&self.blob_path(digest)).ok().flatten()?;
+        file.is_file().then_some(file.len())
     }
 
     /// Opens a blob for reading; the reader returns an error in place of its end if size or digest are wrong.
@@ -33,10 +42,19 @@ impl Store {
 
     fn open_blob_file(&self, digest: &Digest) -> Result<File, StoreDirError> {
         let path = self.blob_path(digest);
+        self.keep(&path)?;
         File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StoreDirError::Missing(*digest),
             _ => failed("open", &path)(error),
         })
+    }
+
+    /// Tells whether a blob is there and has its digest and size. It is not kept for that.
+    pub(crate) fn is_sound(&self, descriptor: &Descriptor) -> bool {
+        let file = File::open(self.blob_path(&descriptor.digest));
+        let read =
+            |file| io::copy(&mut Verified::new(file, descriptor.digest, descriptor.size), &mut io::sink());
+        file.and_then(read).is_ok()
     }
 
     /// Reads a blob through and checks it against its name and size.
@@ -94,7 +112,7 @@ impl Store {
     /// The temporary file cannot be made.
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreDirError> {
         let file = scratch::temporary_file(&self.tmp_path())?;
-        Ok(BlobWriter { store: self.clone(), file, digester: Digester::new(), size: 0 })
+        Ok(BlobWriter { store: self.clone(), file, digester: Digester::new(), size: 0, room: Vec::new() })
     }
 }
 
@@ -105,6 +123,8 @@ pub struct BlobWriter {
     file: NamedTempFile,
     digester: Digester,
     size: u64,
+    /// Of [`PIECE`] bytes each.
+    room: Vec<Reservation>,
 }
 
 impl BlobWriter {
@@ -114,7 +134,7 @@ impl BlobWriter {
     /// # Errors
     /// [`StoreDirError::Unexpected`] when the bytes are not the `expected` ones, and nothing is stored; the file
     /// cannot be synced or renamed.
-    pub fn finish(self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), StoreDirError> {
+    pub fn finish(mut self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), StoreDirError> {
         let (actual, seen) = (self.digester.finish(), self.size);
         if let Some((expected, size)) = expected {
             let wrong = match seen.cmp(&size) {
@@ -129,12 +149,18 @@ impl BlobWriter {
             }
         }
         persist(self.file, &self.store.blob_path(&actual))?;
+        self.room.clear();
+        self.store.count(seen);
         Ok((actual, seen))
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        while self.room.len() as u64 * PIECE < self.size + bytes.len() as u64 {
+            self.room.last_mut().into_iter().for_each(Reservation::filled);
+            self.room.push(self.store.reserve(PIECE).map_err(io::Error::other)?);
+        }
         let written = self.file.write(bytes)?;
         self.digester.update(bytes.get(..written).unwrap_or(bytes));
         self.size = self.size.saturating_add(u64::try_from(written).unwrap_or(u64::MAX));

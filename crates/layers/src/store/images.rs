@@ -1,19 +1,25 @@
-//! The store as a place images come from and go to: its layout, which is the same directory.
+//! The store as a place images come from and go to: its layout, which is the same directory. What is asked for is kept
+//! from garbage collection.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use rbuild_image::{Content, Descriptor, Reference, Resolved, Sink, Source, StoreError};
+use rbuild_image::{Content, Descriptor, Reference, Resolved, Sink, Source, StoreError, StoreErrorKind};
 
 use super::Store;
 
 impl Source for Store {
     fn resolve<'a>(&'a self, name: &'a Reference) -> BoxFuture<'a, Result<Resolved, StoreError>> {
-        self.layout().resolve(name)
+        Box::pin(async move {
+            let resolved = self.layout().resolve(name).await?;
+            let _ = self.has_blob(&resolved.descriptor.digest);
+            Ok(resolved)
+        })
     }
 
     fn manifest<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Bytes, StoreError>> {
+        let _ = self.has_blob(&descriptor.digest);
         self.layout().manifest(descriptor)
     }
 
@@ -21,12 +27,14 @@ impl Source for Store {
         &'a self,
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<Arc<dyn Content>, StoreError>> {
+        let _ = self.has_blob(&descriptor.digest);
         self.layout().content(descriptor)
     }
 }
 
 impl Sink for Store {
     fn exists<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let _ = self.has_blob(&descriptor.digest);
         self.layout().exists(descriptor)
     }
 
@@ -36,10 +44,19 @@ impl Sink for Store {
         content: Arc<dyn Content>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            // Who asks for a blob that is on its way waits for it; the layout finds it there then.
+            // Who asks for a blob that is on its way waits for it, and finds it there then.
             let flight = self.flight(descriptor.digest);
             let _flight = flight.lock().await;
-            self.layout().push(descriptor, content).await
+            if self.blob_size(&descriptor.digest) == Some(descriptor.size) {
+                return Ok(());
+            }
+            let mut room = self.reserve(descriptor.size).map_err(|error| {
+                let message = format!("cannot store blob {}", descriptor.digest);
+                StoreError::new(StoreErrorKind::Other, message).with_source(error)
+            })?;
+            self.layout().push(descriptor, content).await?;
+            room.is_kept = true;
+            Ok(())
         })
     }
 
@@ -48,6 +65,7 @@ impl Sink for Store {
         descriptor: &'a Descriptor,
         bytes: Bytes,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let _ = self.has_blob(&descriptor.digest);
         self.layout().push_manifest(descriptor, bytes)
     }
 
@@ -57,6 +75,7 @@ impl Sink for Store {
         bytes: Bytes,
         name: &'a Reference,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let _ = self.has_blob(&descriptor.digest);
         self.layout().tag(descriptor, bytes, name)
     }
 }

@@ -7,38 +7,56 @@
 //! mounts/                                 what cache mounts keep between builds
 //! tmp/                                    files and directories being made; the maker holds a flock on each
 //! locks/                                  one file per snapshot being unpacked
-//! lock                                    flock: shared by users, exclusive for garbage collection
+//! leases/                                 one flocked file per process that uses the store, as old as its use
+//! lock                                    flock: shared by users
 //! ```
 //!
 //! Nothing appears under its final name before it is whole: blobs and cache entries are written into `tmp/`,
 //! synced and renamed. There is no database and no daemon.
+//!
+//! [`Store::collect`] removes what was not used for longest, beside builds that are running; [`Store::verify`] compares what
+//! is there with what its names say.
 
 mod abilities;
 mod blob;
+mod durable;
+mod gc;
 mod images;
+mod lease;
 mod remove;
 mod scratch;
+mod space;
+mod usage;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::SystemTime;
 
 use rbuild_image::layout::LayoutError;
 use rbuild_image::{Digest, Layout, VerifyError};
 
 pub(crate) use abilities::Abilities;
 pub use blob::BlobWriter;
+pub(crate) use durable::Trust;
+pub use gc::{Collected, GcPolicy, NamedImages, Part, Tally};
 pub use scratch::Scratch;
+pub use verify::{Damage, Verified};
+
+use durable::Unsynced;
+use lease::{Lease, mark_used};
+use space::Space;
 
 use crate::owner::{OwnerTable, Ownership};
 use crate::root::{Root, RootError};
 
 /// Cache entries above this size are not read: 64 MiB.
 const MAX_CACHE_ENTRY: u64 = 64 << 20;
-const DIRECTORIES: [&str; 5] = ["snapshots", "cache", "mounts", "tmp", "locks"];
+const DIRECTORIES: [&str; 6] = ["snapshots", "cache", "mounts", "tmp", "locks", lease::LEASES];
 
 /// Why the work directory could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +93,24 @@ pub enum StoreDirError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The disk has not the room for what is about to be written.
+    #[error("the disk of `{}` has {available} bytes left, {needed} are needed", path.display())]
+    Full {
+        /// The store.
+        path: PathBuf,
+        /// The bytes that are about to be written.
+        needed: u64,
+        /// The bytes that are free.
+        available: u64,
+    },
+    /// The store would become larger than it may.
+    #[error("the store would take {needed} bytes, its limit is {limit}")]
+    Limit {
+        /// The limit in bytes.
+        limit: u64,
+        /// The bytes that are needed, with everything that is in use.
+        needed: u64,
+    },
     /// A cache key is not a relative path of plain names.
     #[error("`{0}` cannot be a cache key")]
     Key(String),
@@ -102,7 +138,7 @@ fn failed<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error)
     move |source| StoreDirError::Io { operation, path: path.to_owned(), source }
 }
 
-/// The work directory, open. Clones share it; as long as one lives, no garbage collection runs.
+/// The work directory, open. Clones share it; as long as one lives, what it was asked for stays there.
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -118,6 +154,9 @@ struct Shared {
     abilities: OnceLock<Abilities>,
     /// Blobs that are on their way into the store.
     flights: Mutex<BTreeMap<Digest, Weak<Flight>>>,
+    lease: Lease,
+    unsynced: Unsynced,
+    space: Space,
     /// Holds the flock of the whole directory.
     _lock: File,
 }
@@ -125,7 +164,7 @@ struct Shared {
 impl Store {
     /// Opens the store at `path`, making what is missing, and removes what dead processes left in `tmp/`.
     ///
-    /// Waits while another process collects garbage. A directory made here has mode 0700.
+    /// A directory made here has mode 0700.
     ///
     /// # Errors
     /// The directory cannot be made, written or locked.
@@ -137,19 +176,6 @@ impl Store {
         // On Linux this turns an exclusive flock into a shared one.
         lock.lock_shared().map_err(failed("lock", &path))?;
         Self::opened(path, lock)
-    }
-
-    /// Opens the store for garbage collection; `None` while any process uses it.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn open_exclusive(path: &Path) -> Result<Option<Self>, StoreDirError> {
-        let (path, lock) = prepare(path)?;
-        match lock.try_lock() {
-            Ok(()) => Self::opened(path, lock).map(Some),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
-        }
     }
 
     /// Opens the store at `$RBUILD_ROOT`, or else at `/var/lib/rbuild` for root and at
@@ -176,7 +202,11 @@ impl Store {
         for name in DIRECTORIES {
             make_directory(&path.join(name))?;
         }
-        scratch::reclaim(&path.join("tmp"))?;
+        for name in ["tmp", lease::LEASES] {
+            scratch::reclaim(&path.join(name))?;
+        }
+        let lease = Lease::take(&path)?;
+        let (unsynced, space) = (Unsynced::default(), Space::default());
         // Two at once could both find no index.json, and the second would empty what the first has listed.
         let creating = lock_file(&path, "layout")?;
         let layout = Layout::create(&path).map_err(Box::new)?;
@@ -187,6 +217,9 @@ impl Store {
                 layout,
                 abilities: OnceLock::new(),
                 flights: Mutex::default(),
+                lease,
+                unsynced,
+                space,
                 _lock: lock,
             }),
         })
@@ -209,6 +242,11 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Returns when this process began to use the store.
+    pub(crate) fn since(&self) -> SystemTime {
+        self.shared.lease.since
     }
 
     /// Tells how owners are kept here, by having tried once to give a file away.
@@ -287,7 +325,10 @@ impl Store {
     pub fn cache_get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreDirError> {
         let path = self.cache_path(key)?;
         match File::open(&path) {
-            Ok(file) => read_bounded(file, &path, MAX_CACHE_ENTRY).map(Some),
+            Ok(file) => {
+                mark_used(&path)?;
+                read_bounded(file, &path, MAX_CACHE_ENTRY).map(Some)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("open", &path)(error)),
         }
@@ -337,9 +378,15 @@ fn prepare(path: &Path) -> Result<(PathBuf, File), StoreDirError> {
 
 fn lock_file(store: &Path, name: &str) -> Result<File, StoreDirError> {
     let path = store.join("locks").join(name);
-    let file = File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
-    file.lock().map_err(failed("lock", &path))?;
-    Ok(file)
+    loop {
+        let file = File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
+        file.lock().map_err(failed("lock", &path))?;
+        // garbage collection may have removed the file meanwhile: then others would lock another one
+        let held = file.metadata().map_err(failed("look at", &path))?;
+        if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
+            return Ok(file);
+        }
+    }
 }
 
 fn make_directory(path: &Path) -> Result<(), StoreDirError> {

@@ -73,10 +73,27 @@ pub(super) fn temporary_file(tmp: &Path) -> Result<NamedTempFile, StoreDirError>
 }
 
 /// Between making an entry and locking it, it would look abandoned.
-fn hold_back_reclaim(tmp: &Path) -> Result<File, StoreDirError> {
+pub(super) fn hold_back_reclaim(tmp: &Path) -> Result<File, StoreDirError> {
     let directory = File::open(tmp).map_err(failed("open", tmp))?;
     directory.lock_shared().map_err(failed("lock", tmp))?;
     Ok(directory)
+}
+
+/// Lists the entries of a directory whose makers are alive.
+pub(super) fn held(directory: &Path) -> Result<Vec<PathBuf>, StoreDirError> {
+    // what is being made cannot be told from what is abandoned
+    let listing = File::open(directory).map_err(failed("open", directory))?;
+    listing.lock().map_err(failed("lock", directory))?;
+    let entries = fs::read_dir(directory).map_err(failed("read", directory))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed("read", directory)));
+    let mut paths = paths.collect::<Result<Vec<_>, _>>()?;
+    paths.retain(|path| take(path).is_none());
+    Ok(paths)
+}
+
+/// Removes a tree, whatever is in it.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    remove_tree(path)
 }
 
 /// Removes the entries of `tmp` whose makers are gone. Best effort: what resists is left.

@@ -2,6 +2,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rbuild_image::{BytesContent, Descriptor, Digest, Sink, Source, VerifyError};
@@ -209,24 +210,161 @@ fn the_next_open_reclaims_what_the_dead_left() {
 }
 
 #[test]
-fn gc_and_use_exclude_each_other() {
-    let (directory, store) = store();
+fn what_killed_pulls_left_goes_when_nobody_else_is_there() {
+    let (_directory, store) = store();
     let path = store.path().to_owned();
-    let scratch = store.scratch().unwrap();
-    drop(store);
-    assert!(Store::open_exclusive(&path).unwrap().is_none(), "scratch space keeps the store in use");
-    drop(scratch);
-    let exclusive = Store::open_exclusive(&path).unwrap().unwrap();
-    assert!(Store::open_exclusive(&path).unwrap().is_none());
-    drop(exclusive);
     let begun = path.join("blobs/sha256/.new-begun");
+    drop(store);
     fs::write(&begun, b"half").unwrap();
-    let first = Store::open(&path).unwrap();
-    assert!(!begun.exists(), "alone, what a killed pull left is removed");
+    let _first = Store::open(&path).unwrap();
+    assert!(!begun.exists());
     fs::write(&begun, b"half").unwrap();
     let _second = Store::open(&path).unwrap();
     assert!(begun.exists(), "another process may be writing it");
-    drop((first, directory));
+}
+
+/// Sets the time at which a file was used to this many days ago.
+fn age(path: &Path, days: u64) {
+    let time = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+    fs::File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+fn collect(store: &Store, max_size: u64, days: u64) -> Collected {
+    let keep_duration = Duration::from_secs(days * 24 * 60 * 60);
+    store.collect(&GcPolicy { max_size, keep_duration, images: NamedImages::Keep }).unwrap()
+}
+
+#[test]
+fn what_was_not_used_for_longest_goes_first() {
+    let (_directory, store) = store();
+    let digests = [&[1; 9000][..], &[2; 9000], &[3; 9000]].map(|bytes| store.put_bytes(bytes).unwrap());
+    store.cache_put("steps/a", b"old").unwrap();
+    for (digest, days) in digests.iter().zip([3, 9, 1]) {
+        age(&store.blob_path(digest), days);
+    }
+    age(&store.path().join("cache/steps/a"), 12);
+    let left = || digests.map(|digest| store.blob_path(&digest).exists());
+    let all = collect(&store, 0, 10_000);
+    assert_eq!((all.kept(Part::Blob).count, all.kept(Part::CacheEntry).count), (3, 1));
+    let two = all.kept(Part::Blob).bytes / 3 * 2;
+    assert_eq!(all.size(), two / 2 * 3 + all.kept(Part::CacheEntry).bytes);
+    let collected = collect(&store, two, 0);
+    assert_eq!(left(), [true, false, true]);
+    assert_eq!(collected.removed(Part::Blob), Tally { count: 1, bytes: two / 2 });
+    assert_eq!(collected.removed(Part::CacheEntry).count, 1);
+    assert_eq!(collected.kept(Part::Blob).count, 2);
+    collect(&store, 0, 2);
+    assert_eq!(left(), [false, false, true]);
+    collect(&store, 0, 0);
+    assert_eq!(left(), [false, false, false]);
+    assert!(names(&store.tmp_path()).is_empty());
+}
+
+#[test]
+fn what_somebody_uses_stays() {
+    let (directory, store) = store();
+    let [used, unused] = [b"used", b"none"].map(|bytes| store.put_bytes(bytes).unwrap());
+    store.cache_put("entry", b"x").unwrap();
+    for path in [store.blob_path(&used), store.blob_path(&unused), store.path().join("cache/entry")] {
+        age(&path, 1);
+    }
+    let other = Store::open(store.path()).unwrap();
+    assert!(other.has_blob(&used) && other.cache_get("entry").unwrap().is_some());
+    let collector = Store::open(store.path()).unwrap();
+    collect(&collector, 0, 0);
+    assert!(other.has_blob(&used) && !other.has_blob(&unused));
+    assert!(other.cache_get("entry").unwrap().is_some());
+    drop((store, other, collector));
+    // later, nobody uses it
+    let (path, name) = (directory.path().join("store"), used);
+    let store = Store::open(&path).unwrap();
+    age(&store.blob_path(&name), 1);
+    collect(&store, 0, 0);
+    assert!(!store.blob_path(&name).exists());
+}
+
+#[test]
+fn cache_mounts_go_unless_they_are_held() {
+    let (_directory, store) = store();
+    for name in ["held", "free", "young"] {
+        fs::create_dir(store.mounts_path().join(name)).unwrap();
+        fs::write(store.mounts_path().join(name).join("file"), name).unwrap();
+        fs::set_permissions(store.mounts_path().join(name), fs::Permissions::from_mode(0o555)).unwrap();
+        fs::write(store.mounts_path().join(format!("{name}.lock")), b"").unwrap();
+        age(&store.mounts_path().join(format!("{name}.lock")), 5);
+    }
+    store.mark_mount("young").unwrap();
+    let held = fs::File::open(store.mounts_path().join("held.lock")).unwrap();
+    held.lock_shared().unwrap();
+    collect(&store, 0, 1);
+    let left: Vec<_> = names(&store.mounts_path()).into_iter().filter(|name| !name.contains('.')).collect();
+    assert_eq!(left, ["held", "young"]);
+}
+
+#[tokio::test]
+async fn named_images_stay_whole() {
+    let (_directory, store) = store();
+    let blob = Descriptor::of("application/octet-stream", b"layer");
+    let config = Descriptor::of(rbuild_image::media_type::OCI_CONFIG, b"{}");
+    let describe = |blob: &Descriptor| {
+        format!(r#"{{"mediaType":"{}","digest":"{}","size":{}}}"#, blob.media_type, blob.digest, blob.size)
+    };
+    let (manifest, layers) = (r#"{"schemaVersion":2,"config":"#, r#","layers":["#);
+    let bytes = Bytes::from([manifest, &describe(&config), layers, &describe(&blob), "]}"].concat());
+    let descriptor = Descriptor::of(rbuild_image::media_type::OCI_MANIFEST, &bytes);
+    let name = "example.com/app:1".parse().unwrap();
+    store.put_bytes(b"layer").unwrap();
+    store.put_bytes(b"{}").unwrap();
+    store.tag(&descriptor, bytes.clone(), &name).await.unwrap();
+    assert_eq!(store.verify().unwrap().damages, []);
+    let all = [descriptor.digest, blob.digest, config.digest];
+    all.iter().for_each(|digest| age(&store.blob_path(digest), 3));
+    collect(&store, 0, 0);
+    assert!(all.iter().all(|digest| store.blob_path(digest).exists()));
+    let policy = GcPolicy { images: NamedImages::Collect, ..GcPolicy::default() };
+    assert_eq!(store.collect(&policy).unwrap().removed(Part::Image).count, 1);
+    assert!(all.iter().all(|digest| !store.blob_path(digest).exists()));
+    assert!(store.layout().descriptors().unwrap().is_empty());
+}
+
+#[test]
+fn damages_are_found_and_discarded() {
+    let (_directory, store) = store();
+    let [sound, damaged] = [b"sound", b"rusty"].map(|bytes| store.put_bytes(bytes).unwrap());
+    fs::write(store.blob_path(&damaged), b"rustx").unwrap();
+    fs::write(store.path().join("blobs/sha256/odd"), b"").unwrap();
+    fs::create_dir_all(store.snapshots_path().join("0123/fs")).unwrap();
+    fs::write(
+        store.snapshots_path().join("0123/chain"),
+        b"key
+",
+    )
+    .unwrap();
+    let found = store.verify().unwrap();
+    let problems: Vec<_> = found.damages.iter().map(|damage| damage.problem.as_str()).collect();
+    let digest = format!("its digest is {}", Digest::of(b"rustx"));
+    assert_eq!((found.blobs.count, found.snapshots.count), (3, 1));
+    assert!(problems.contains(&digest.as_str()) && problems.contains(&"it is no blob"), "{problems:?}");
+    assert!(problems.contains(&"its key belongs to another name"), "{problems:?}");
+    store.discard(&found.damages).unwrap();
+    assert_eq!(store.verify().unwrap().damages, []);
+    assert!(store.has_blob(&sound));
+}
+
+#[test]
+fn key_files_count_for_one_boot_until_they_are_synced() {
+    let (_directory, store) = store();
+    let path = store.path().join("key");
+    store.write_key(&path, "key\n").unwrap();
+    let read = || fs::read_to_string(&path).unwrap();
+    assert_eq!(store.trust(&read(), "key\n"), Trust::Complete);
+    assert_eq!(store.trust("key\nboot another\n", "key\n"), Trust::Lost);
+    assert_eq!(store.trust("\0\0\0\0", "key\n"), Trust::Lost);
+    assert_eq!(store.trust("", "key\n"), Trust::Lost);
+    store.sync_later(path.clone(), "key\n");
+    store.sync().unwrap();
+    assert_eq!(read(), "key\n");
+    assert_eq!(store.trust(&read(), "key\n"), Trust::Complete);
 }
 
 #[tokio::test]

@@ -91,6 +91,11 @@ impl Member {
         }
     }
 
+    /// Returns how many parts with data a sparse file has; 0 for any other.
+    pub fn parts(&self) -> usize {
+        self.map.as_ref().map_or(0, |map| map.parts.len())
+    }
+
     /// Tells whether the archive leaves the holes of the file out.
     pub const fn is_sparse(&self) -> bool {
         self.map.is_some()

@@ -41,9 +41,12 @@ impl Record {
     /// # Errors
     /// The store cannot be read.
     pub(super) fn read(&self, store: &Store, options: &LayerOptions) -> Result<Option<Layer>, LayerError> {
-        let found = store.cache_get(&self.name)?;
-        let layer = found.and_then(|text| parse(&text, options));
-        Ok(layer.filter(|layer| store.has_blob(&layer.descriptor.digest)))
+        Ok(self.remembered(store, options)?.filter(|layer| store.has_blob(&layer.descriptor.digest)))
+    }
+
+    /// Returns the layer that is remembered here; its blob may be gone.
+    fn remembered(&self, store: &Store, options: &LayerOptions) -> Result<Option<Layer>, LayerError> {
+        Ok(store.cache_get(&self.name)?.and_then(|text| parse(&text, options)))
     }
 
     /// Returns the layer that was written before, if it has the very bytes that `changes` have now. They are read for
@@ -58,14 +61,16 @@ impl Record {
         options: &LayerOptions,
         see: See<'_>,
     ) -> Result<Option<Layer>, LayerError> {
-        let Some(layer) = self.read(store, options)? else { return Ok(None) };
+        // Not kept before it turns out to be the one: the room it takes may be needed for another.
+        let is_there = |layer: &Layer| store.blob_path(&layer.descriptor.digest).is_file();
+        let Some(layer) = self.remembered(store, options)?.filter(is_there) else { return Ok(None) };
         let (sound, archive) = thread::scope(|scope| {
-            let sound = scope.spawn(|| store.verify_blob(&layer.descriptor).is_ok());
+            let sound = scope.spawn(|| store.is_sound(&layer.descriptor));
             let archive = write_seeing(changes, Hashed::new(io::sink()), options.clamp, see);
             (sound.join().unwrap_or(false), archive)
         });
         let same = DiffId(archive?.digester.finish()) == layer.diff_id;
-        Ok((same && sound).then_some(layer))
+        Ok(Some(layer).filter(|layer| same && sound && store.has_blob(&layer.descriptor.digest)))
     }
 
     /// Remembers a layer.

@@ -234,3 +234,13 @@ proptest! {
         prop_assert!(from_upper(&root(&second), &lower).unwrap().is_empty());
     }
 }
+
+#[test]
+fn sockets_are_left_out_and_named() {
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::create_dir(tree.path().join("d")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(tree.path().join("d/socket")).unwrap();
+    let changes = from_upper(&root(tree.path()), &View::empty()).unwrap();
+    assert_eq!(changes.sockets(), [Path::new("d/socket")]);
+    assert!(changes.get("d").is_some() && changes.get("d/socket").is_none());
+}

@@ -119,6 +119,9 @@ fn bounds_hold() {
     check(three.clone(), Limits { bytes: 6, ..limits }, "more than 6 bytes of content");
     check(three.clone(), Limits { path: 0, ..limits }, "more than 0 bytes in a path");
     check(three.symlink("l", "long"), Limits { path: 3, ..limits }, "more than 3 bytes in a path");
+    let records = [("GNU.sparse.size", &b"9"[..]), ("GNU.sparse.map", b"0,1,4,1,6,1")];
+    let sparse = Archive::default().pax(&records).file("s", "abc");
+    check(sparse, Limits { sparse_parts: 2, ..limits }, "more than 2 parts in a sparse file");
     let long = vec![b'n'; 300];
     check(Archive::default().pax(&[("path", &long)]).file("n", ""), limits, "cannot unpack the entry");
 }

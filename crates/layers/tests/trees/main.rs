@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
+mod archive;
 mod diff;
 mod hostile;
 mod peers;
