@@ -181,7 +181,7 @@ fn readings() -> Vec<Row> {
         ),
         row(
             "CVE-2025-58183: an endless sparse map",
-            new().pax(&map).entry(Header::new(b'0', "s"), b"99999999\n0\n0\n"),
+            new().pax(&map).entry(Header::new(b'0', "s"), &[&b"99999999\n0\n0\n"[..], &[0; 499]].concat()),
             Refused("sparse map too large"),
         ),
         row("CVE-2026-32288: an endless old sparse file", new().raw(&huge), Refused("bytes of content")),

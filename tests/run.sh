@@ -3,7 +3,7 @@
 # CI=true turns a skipped test into a failure. Needs Rust and a C compiler; Debian packages are installed when run as root.
 set -eu
 cd "$(dirname "$0")/.."
-needed="containerd docker-registry skopeo busybox-static umoci openssh-server qemu-user-static python3"
+needed="containerd docker-registry skopeo busybox-static umoci openssh-server qemu-user-static python3 xfsprogs btrfs-progs e2fsprogs"
 
 missing=
 for package in $needed; do

@@ -2,10 +2,10 @@
 
 use std::io::Read;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-use crate::support::{Run, World, can_run, have, is_root, skipped};
+use crate::support::{Mounted, Run, World, can_run, have, is_root, skipped};
 
 /// Bytes that do not compress.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -130,47 +130,56 @@ fn damage_is_found_and_healed() {
     assert!(largest.exists());
 }
 
-/// A small file system, gone at the end.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(path: PathBuf, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(&path).expect("a folder");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(&path)
-            .output();
-        mount.is_ok_and(|mount| mount.status.success()).then_some(Self(path))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_fails_cleanly() {
     let world = World::new();
-    if !is_root("mounting a small file system needs root") || !have("mount") {
+    if !is_root("mounting a small file system needs root") || !have("nsenter") {
         return;
     }
-    let Some(_small) = Small::mount(world.store(), "12m") else {
+    let store = world.store();
+    std::fs::create_dir(&store).expect("a folder");
+    let Some(small) = Mounted::new(&format!("mount -t tmpfs -o size=12m tmpfs {}", store.display())) else {
         return skipped("nothing can be mounted here");
     };
-    build_of_noise(&world, 40 << 20, 1, &[]).exits(1).says("hint: free space");
-    assert!(world.scratch_left().is_empty(), "{:?}", world.scratch_left());
-    build_of_noise(&world, 1 << 20, 2, &[]).success();
-    world.rbuild(&["store", "verify"]).success();
+    let rbuild = |args: &[&str]| {
+        let mut command = small.command(0, env!("CARGO_BIN_EXE_rbuild"));
+        command.env("HOME", world.path("home")).env("RBUILD_ROOT", &store).args(args);
+        Run::of(command.output().expect("rbuild starts"))
+    };
+    let context = world.context().display().to_string();
+    let build = |dockerfile: &str, length: usize| {
+        world.file("noise", noise(length, 1));
+        world.dockerfile(dockerfile);
+        let busybox = world.busybox().unwrap_or_else(|| "busybox=scratch".to_owned());
+        rbuild(&[
+            "--progress",
+            "plain",
+            "--network",
+            "none",
+            "--output",
+            "type=cacheonly",
+            "--build-context",
+            &busybox,
+            &context,
+        ])
+    };
+    let nothing_left = || {
+        let left = std::fs::read_dir(small.path(&store).join("tmp")).expect("tmp");
+        assert_eq!(left.count(), 0);
+    };
+    build("FROM scratch\nCOPY noise /\n", 40 << 20).exits(1).says("hint: free space");
+    nothing_left();
+    build("FROM scratch\nCOPY noise /\n", 1 << 20).success();
+    rbuild(&["store", "verify"]).success();
     if !can_run(&world) {
         return;
     }
     // a step of its own fills the disk
-    world.dockerfile("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=40\n");
-    world.run_steps().exits(1).says("No space left on device");
-    assert!(world.scratch_left().is_empty(), "{:?}", world.scratch_left());
-    build_of_noise(&world, 1 << 20, 4, &[]).success();
+    build("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=40\n", 1)
+        .exits(1)
+        .says("No space left on device");
+    nothing_left();
+    build("FROM scratch\nCOPY noise /\n", 1 << 20).success();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod arm64;
 mod base_image;
 mod docker_registry;
+mod mounted;
 mod repository;
 mod ssh;
 mod web;
@@ -12,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 pub(crate) use base_image::{busybox_layout, busybox_rootfs, image_layout};
 pub(crate) use docker_registry::Registry;
+pub(crate) use mounted::Mounted;
 pub(crate) use repository::{Repository, SOME_TIME};
 pub(crate) use ssh::Ssh;
 pub(crate) use web::{Answer, Certificate, Web};

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use rbuild_layers::tar::Reader;
 use rbuild_layers::{Kind, Limits, View, read_archive, unpack};
 
+use crate::exercise;
 use crate::support::{Archive, Header, record, root, seal, snapshot};
 
 /// Unpacks into `upper` beside a canary, and fails if anything outside `upper` changed.
@@ -308,7 +309,8 @@ proptest! {
             _ => archive.file(name, "hostile"),
         });
         let archive = archive.end();
-        drop(contained(&archive));
+        exercise::unpack_beside_canary(&archive);
+        exercise::round_trip(&archive);
         let mut file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut file, &archive).unwrap();
         drop(read_archive(&Arc::new(file), &Limits::default()));
@@ -319,7 +321,7 @@ proptest! {
         seed in prop::collection::vec(any::<u8>(), 0..3000),
         flips in prop::collection::vec((0_usize..4096, any::<u8>()), 0..6),
     ) {
-        drop(list(&seed));
+        exercise::read(&seed);
         let records = [("path", &b"long/name"[..]), ("size", b"3"), ("GNU.sparse.map", b"0,3"), ("GNU.sparse.size", b"9")];
         let mut bytes = Archive::default().pax(&records).file("s", "abc").file("t", "x").end();
         for (at, value) in flips {
@@ -333,8 +335,9 @@ proptest! {
                 bytes[at..at + 512].copy_from_slice(&block);
             }
         }
-        drop(list(&bytes));
-        drop(contained(&bytes));
+        exercise::read(&bytes);
+        exercise::unpack_beside_canary(&bytes);
+        exercise::round_trip(&bytes);
     }
 }
 

@@ -7,7 +7,9 @@
 
 mod archive;
 mod diff;
+mod exercise;
 mod hostile;
 mod peers;
+mod python;
 mod support;
 mod unpack;
