@@ -243,3 +243,27 @@ fn everything_comes_out_as_it_went_in() {
         }
     }
 }
+
+#[test]
+fn links_of_an_archive_come_in_any_order() {
+    let world = World::new();
+    let archive = crate::archive::Archive::default()
+        .file("m", "one")
+        .link("a", "m")
+        .link("z", "a")
+        .dir("d")
+        .link("d/b", "m");
+    world.file("links.tar", archive.end());
+    world.dockerfile("FROM scratch\nADD links.tar /x/\n");
+    let image = world.build_layout("image", &[]);
+    let mut paths = image.paths(0);
+    paths.sort();
+    assert_eq!(paths, ["x", "x/a", "x/d", "x/d/b", "x/m", "x/z"]);
+    for link in ["x/a", "x/d/b", "x/z"] {
+        let kind = image.entry(0, link).kind;
+        assert!(
+            kind == tar::EntryType::Link || image.entry(0, "x/m").kind == tar::EntryType::Link,
+            "{link}: {kind:?}"
+        );
+    }
+}

@@ -18,7 +18,10 @@ pub(crate) fn extract(
 ) -> Result<(), StepError> {
     let root = draft.resolve(Path::new(destination), Follow::All)?;
     draft.make_dirs(&root, attributes.owner.unwrap_or((0, 0)), attributes.now)?;
-    for (path, entry) in archive.iter() {
+    // a link may sort before the file it leads to
+    let (links, nodes): (Vec<_>, Vec<_>) =
+        archive.iter().partition(|(_, entry)| matches!(entry, Entry::HardLink(_)));
+    for (path, entry) in nodes.into_iter().chain(links) {
         let Some(name) = path.file_name() else { continue };
         let parent = draft.resolve_below(&root, path.parent().unwrap_or(Path::new("")))?;
         draft.make_dirs(&parent, (0, 0), attributes.now)?;
