@@ -15,7 +15,7 @@ use crate::view::View;
 const MAX_TRAILING: u64 = 64 << 20;
 
 /// Unpacks the blob of a layer into an overlay upper directory and what lies below it, and compares what it decompresses to
-/// with the layer's diff ID. See [`unpack`](crate::unpack) for what is made; `blob` is read to its end, so that a verifying reader has
+/// with the layer's diff ID. See [`unpack`](crate::unpack()) for what is made; `blob` is read to its end, so that a verifying reader has
 /// its say.
 ///
 /// # Errors
