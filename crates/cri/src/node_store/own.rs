@@ -264,7 +264,8 @@ impl Shared {
         Ok(blobs)
     }
 
-    /// Removes blobs that only removed images had, unless somebody is using the store: then the next pull or removal does.
+    /// Removes blobs that only removed images had. Those that a process which uses the store may rely on are left to the next
+    /// pull or removal.
     ///
     /// A plain layout may have users that nobody knows of: there blobs stay.
     fn reclaim(&self) -> Result<(), Error> {
