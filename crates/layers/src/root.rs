@@ -34,6 +34,14 @@ pub enum RootError {
         /// The path that was resolved.
         path: PathBuf,
     },
+    /// The path is a symbolic link to where layers keep what is gone, or to below that.
+    #[error("`{}` leads to `{}`, which is the name of a whiteout", path.display(), target.display())]
+    Reserved {
+        /// The symbolic link.
+        path: PathBuf,
+        /// What it leads to.
+        target: PathBuf,
+    },
     /// The path cannot name an entry of a tree.
     #[error("`{}` is not a path below the root", path.display())]
     NotBelow {
@@ -52,7 +60,7 @@ impl RootError {
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
-            Self::TooManyLinks { .. } | Self::NotBelow { .. } => None,
+            Self::TooManyLinks { .. } | Self::Reserved { .. } | Self::NotBelow { .. } => None,
         }
     }
 }

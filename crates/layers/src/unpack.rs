@@ -203,7 +203,7 @@ fn entry<R: Read>(
         Mark::Ignored => {}
         Mark::Invalid => return Err(refused("it is a whiteout of no file")),
     }
-    if path.file_name().is_some_and(|name| whiteout::mark(name) != Mark::None) {
+    if path.file_name().is_some_and(whiteout::is_reserved) {
         return Ok(Made::Yes);
     }
     if path.as_os_str().is_empty() && (!member.meta.is_dir() || member.hard_link.is_some()) {

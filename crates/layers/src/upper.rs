@@ -12,6 +12,7 @@ use crate::directory::{self, Directory, Status};
 use crate::meta::{Kind, Meta};
 use crate::root::{Root, RootError};
 use crate::view::{Follow, View};
+use crate::whiteout;
 
 /// Directories kept open. Archives name files directory by directory, so few serve.
 const OPEN_DIRECTORIES: usize = 64;
@@ -349,6 +350,10 @@ impl<'a> Upper<'a> {
         }
         // what is resolved leads over no symbolic link any more
         let resolved = self.own.resolve(&path, Follow::All)?;
+        if resolved.path.iter().any(whiteout::is_reserved) {
+            // a directory made there could not be written into a layer
+            return Err(RootError::Reserved { path, target: resolved.path });
+        }
         self.slot(&resolved.path)
     }
 

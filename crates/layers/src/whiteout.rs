@@ -47,6 +47,11 @@ pub(crate) fn mark(name: &OsStr) -> Mark<'_> {
     }
 }
 
+/// Tells whether a reader of a layer would take a name for something other than a file.
+pub(crate) fn is_reserved(name: &OsStr) -> bool {
+    mark(name) != Mark::None
+}
+
 /// Returns the path of the whiteout of a path.
 pub(crate) fn file_for(path: &Path) -> PathBuf {
     let mut name = OsString::from(OsStr::from_bytes(PREFIX));

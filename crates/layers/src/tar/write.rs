@@ -303,7 +303,7 @@ impl<W: Write> Writer<'_, W> {
 
 /// Refuses names that a reader would take for a whiteout.
 fn refuse_reserved(path: &Path) -> Result<(), WriteError> {
-    if path.iter().any(|name| name.as_bytes().starts_with(whiteout::PREFIX)) {
+    if path.iter().any(whiteout::is_reserved) {
         return Err(WriteError::Reserved { path: path.to_owned() });
     }
     Ok(())

@@ -91,6 +91,8 @@ fn nothing_leads_out() {
     check(new().file("a/.wh..", ""), Err("whiteout of no file"));
     check(new().file(".wh.", ""), Err("whiteout of no file"));
     check(new().file(".wh.a/b", ""), Err("below a whiteout"));
+    check(new().symlink("l", ".wh.a").file("l/b", ""), Err("the name of a whiteout"));
+    check(new().symlink("l", "x/.wh..wh..opq/y").dir("l/b"), Err("the name of a whiteout"));
     check(new().symlink("l", "/canary").file("l/.wh.etc", ""), Ok(&["canary", "canary/etc", "l"]));
     // the root
     check(new().symlink(".", "/canary"), Err("only be a directory"));
