@@ -75,6 +75,7 @@ def main():
     parser.add_argument("--timeout", type=int, default=900)
     args = parser.parse_args()
     args.rbuild = os.path.realpath(args.rbuild)
+    os.makedirs(args.logs, exist_ok=True)
 
     print("| pod | volume | isolation | result | seconds | paths | differing metadata or content | varying content |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |", flush=True)
