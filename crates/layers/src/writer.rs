@@ -97,7 +97,7 @@ fn write(
     mut see: See<'_>,
 ) -> Result<Layer, LayerError> {
     let encoding = Encoding::new(options.compression, options.level, options.threads)?;
-    let record = known::Record::of(changes, options)?;
+    let record = known::Record::of(changes, &encoding, options.clamp)?;
     if let Some(layer) = record.find(changes, store, options, reborrow(&mut see))? {
         return Ok(layer);
     }

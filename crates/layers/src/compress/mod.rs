@@ -141,6 +141,15 @@ impl Encoding {
         }
         Ok(Self { compression, level, threads: threads_or_default(threads) })
     }
+
+    pub(crate) const fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// The level asked for, or the format's default.
+    pub(crate) const fn level(&self) -> u32 {
+        self.level
+    }
 }
 
 fn threads_or_default(threads: Option<NonZeroUsize>) -> NonZeroUsize {

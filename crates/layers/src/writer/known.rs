@@ -7,6 +7,7 @@ use rbuild_image::{Descriptor, DiffId, Digest, Layer};
 
 use super::{Hashed, LayerError, LayerOptions};
 use crate::change::Changes;
+use crate::compress::Encoding;
 use crate::store::Store;
 use crate::tar::{See, write_headers, write_seeing};
 
@@ -20,20 +21,20 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Finds the place for `changes`, written with `options`.
-    pub(super) fn of(changes: &Changes, options: &LayerOptions) -> Result<Self, LayerError> {
-        let digester = write_headers(changes, Hashed::new(io::sink()), options.clamp)?.digester;
-        Ok(Self::named(options, &digester.finish().hex()))
+    /// Finds the place for `changes`, written with `encoding`, no time later than `clamp`.
+    pub(super) fn of(changes: &Changes, encoding: &Encoding, clamp: Option<i64>) -> Result<Self, LayerError> {
+        let digester = write_headers(changes, Hashed::new(io::sink()), clamp)?.digester;
+        Ok(Self::named(encoding, &digester.finish().hex()))
     }
 
     /// Finds the place for a layer that is converted.
-    pub(super) fn of_conversion(diff_id: DiffId, options: &LayerOptions) -> Self {
-        Self::named(options, &format!("of-{}", diff_id.0.hex()))
+    pub(super) fn of_conversion(diff_id: DiffId, encoding: &Encoding) -> Self {
+        Self::named(encoding, &format!("of-{}", diff_id.0.hex()))
     }
 
-    fn named(options: &LayerOptions, name: &str) -> Self {
-        let level = options.level.map_or_else(|| "default".to_owned(), |level| level.to_string());
-        Self { name: format!("layers/{}-{level}/{name}", options.compression) }
+    /// The default level goes by its number: a later version with another default does not take what this one wrote for its own.
+    fn named(encoding: &Encoding, name: &str) -> Self {
+        Self { name: format!("layers/{}-{}/{name}", encoding.compression(), encoding.level()) }
     }
 
     /// Returns the layer that is remembered here, if its blob is there.

@@ -20,7 +20,7 @@ pub fn recompress(layer: &Layer, store: &Store, options: &LayerOptions) -> Resul
         return Ok(layer.clone());
     }
     let encoding = Encoding::new(options.compression, options.level, options.threads)?;
-    let record = Record::of_conversion(layer.diff_id, options);
+    let record = Record::of_conversion(layer.diff_id, &encoding);
     if let Some(known) = record.read(store, options)?
         && known.diff_id == layer.diff_id
         && store.verify_blob(&known.descriptor).is_ok()

@@ -34,7 +34,6 @@ fn sample() -> Changes {
 
 #[test]
 fn one_layer_whatever_the_threads() {
-    let (_directory, store) = store();
     let mut diff_ids = Vec::new();
     for (compression, expect) in [
         (Compression::None, media_type::OCI_LAYER),
@@ -44,11 +43,13 @@ fn one_layer_whatever_the_threads() {
         let write = |threads| {
             let options =
                 LayerOptions { compression, threads: NonZeroUsize::new(threads), ..LayerOptions::default() };
-            write_layer(&sample(), &store, &options).unwrap()
+            // a store of its own: none has the layer already
+            let (directory, store) = store();
+            (write_layer(&sample(), &store, &options).unwrap(), store, directory)
         };
-        let layer = write(1);
+        let (layer, store, _directory) = write(1);
         for threads in [2, 7] {
-            assert_eq!(write(threads), layer, "{compression} with {threads} threads");
+            assert_eq!(write(threads).0, layer, "{compression} with {threads} threads");
         }
         assert_eq!(layer.descriptor.media_type, expect);
         store.verify_blob(&layer.descriptor).unwrap();
@@ -138,6 +139,35 @@ fn a_layer_that_is_there_is_not_compressed_again() {
     fs::remove_file(&damaged).unwrap();
     assert_eq!(write(b"some bytes"), first);
     store.verify_blob(&first.descriptor).unwrap();
+}
+
+#[test]
+fn a_layer_that_is_there_is_of_the_level_that_is_asked_for() {
+    let sizes = |levels: &[Option<u32>], store: &Store| -> Vec<u64> {
+        let options = |level| LayerOptions { level, ..LayerOptions::default() };
+        let write = |level| write_layer(&sample(), store, &options(level)).unwrap();
+        let layers: Vec<_> = levels.iter().map(|level| write(*level)).collect();
+        assert!(layers.iter().all(|layer| layer.diff_id == layers[0].diff_id));
+        layers.iter().map(|layer| layer.descriptor.size).collect()
+    };
+    let (_directory, one) = store();
+    let levels = [Some(0), Some(1), None, Some(9), Some(1), Some(0), None];
+    let found = sizes(&levels, &one);
+    let alone: Vec<u64> = levels.iter().flat_map(|level| sizes(&[*level], &store().1)).collect();
+    assert_eq!(found, alone);
+    assert!(found[0] > found[1] && found[1] > found[3], "{found:?}");
+}
+
+#[test]
+fn converted_layers_are_of_the_level_that_is_asked_for() {
+    let (_directory, store) = store();
+    let options = |compression, level| LayerOptions { compression, level, ..LayerOptions::default() };
+    let plain = write_layer(&sample(), &store, &options(Compression::None, None)).unwrap();
+    for level in [Some(0), Some(1), None, Some(9), Some(0)] {
+        let of_level = options(Compression::Gzip, level);
+        let written = write_layer(&sample(), &store, &of_level).unwrap();
+        assert_eq!(recompress(&plain, &store, &of_level).unwrap(), written, "{level:?}");
+    }
 }
 
 #[test]
