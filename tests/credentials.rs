@@ -15,7 +15,7 @@ const CLOUD: &str = "nobody.azurecr.io";
 
 /// The sources in the order they are searched, by the user name each of them holds. Docker's own two files exclude each
 /// other, so that the second stands for itself only where DOCKER_CONFIG is not set.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "creds",
     "authfile",
     "pull-secret-file",
@@ -27,6 +27,7 @@ const SOURCES: [&str; 12] = [
     "xdg-config-home",
     "home-docker",
     "home-dockercfg",
+    "registries-conf-program",
     "cloud-program",
 ];
 
@@ -73,9 +74,16 @@ fn command(world: &World, host: &str, first: usize) -> (Command, Vec<String>) {
                 write("home/.dockercfg", &legacy);
             }
             _ => {
+                let name = if *source == "cloud-program" { "acr-env" } else { "helper" };
+                let conf = "credential-helpers = [\"containers-auth.json\", \"helper\"]";
+                if name == "helper" {
+                    write("home/.config/containers/registries.conf", conf);
+                }
                 let answer = format!(r#"{{"Username":"{source}","Secret":"secret"}}"#);
-                let program =
-                    write("bin/docker-credential-acr-env", &format!("#!/bin/sh\necho '{answer}'\n"));
+                let script = format!(
+                    "#!/bin/sh\nread -r server\n[ \"$server\" = {host} ] || {{ echo no credentials; exit 1; }}\necho '{answer}'\n"
+                );
+                let program = write(&format!("bin/docker-credential-{name}"), &script);
                 std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("chmod");
                 command.env("PATH", format!("{}:/usr/bin:/bin", world.path("bin").display()));
             }
@@ -159,6 +167,7 @@ fn missing_credentials_are_an_error_that_names_every_place() {
         "home/.config/containers/auth.json: no entry",
         "home/.dockercfg: no entry",
         "/kaniko/.docker/config.json",
+        "credential programs of registries.conf: docker-credential-helper has none",
         "credential programs of clouds on $PATH: no entry",
     ] {
         assert!(run.stderr.contains(place), "{place}: {}", run.stderr);

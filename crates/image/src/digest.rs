@@ -263,7 +263,7 @@ impl<R> Verified<R> {
     }
 
     /// Takes account of one read: `piece` is what came, empty at end of file.
-    fn account(&mut self, piece: &[u8]) -> Result<(), VerifyError> {
+    pub(crate) fn account(&mut self, piece: &[u8]) -> Result<(), VerifyError> {
         let Self { expected, size, .. } = *self;
         if piece.is_empty() && self.seen < size {
             return Err(VerifyError::Short { expected, size, actual: self.seen });

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt as _;
 
 use crate::digest::{Digest, Verified};
+use crate::incoming;
 use crate::manifest::{Descriptor, DocumentError, Index, MAX_DOCUMENT, ManifestOrIndex, Raw};
 use crate::reference::Reference;
 use crate::store::{Content, FileContent, Resolved, Sink, Source, StoreError, StoreErrorKind};
@@ -313,12 +313,7 @@ impl Layout {
         }
         let write = async || -> io::Result<()> {
             let (file, temporary) = temporary_beside(&path)?.into_parts();
-            let mut file = tokio::fs::File::from_std(file);
-            let reader = Verified::new(content.open(0).await?, descriptor.digest, descriptor.size);
-            let mut reader = tokio::io::BufReader::with_capacity(256 << 10, reader);
-            tokio::io::copy_buf(&mut reader, &mut file).await?;
-            file.flush().await?;
-            file.sync_all().await?;
+            incoming::receive(content, descriptor, file).await?;
             let target = path.clone();
             tokio::task::spawn_blocking(move || persist(temporary, &target))
                 .await

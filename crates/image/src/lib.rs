@@ -57,6 +57,7 @@ pub mod archive;
 pub mod config;
 pub mod digest;
 pub mod image;
+mod incoming;
 pub mod layout;
 pub mod manifest;
 pub mod media_type;

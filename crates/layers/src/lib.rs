@@ -56,5 +56,6 @@ pub use snapshot::{
 };
 pub use store::{BlobWriter, Scratch, Store, StoreDirError, TreeError};
 pub use unpack::{Limits, UnpackError, Unpacked, read_archive, unpack};
+pub use upper::Lower;
 pub use view::{Descend, Follow, Resolved, View, Visit};
 pub use writer::{LayerError, LayerOptions, recompress, write_layer, write_layer_seeing};

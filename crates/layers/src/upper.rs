@@ -37,7 +37,7 @@ pub(crate) struct Upper<'a> {
 
 /// Gives what lies below an upper directory. It is asked only for what the upper does not say itself, so that layers can be
 /// written at the same time: then it waits until those below are done.
-pub(crate) type Lower<'a> = &'a dyn Fn() -> Result<View, RootError>;
+pub type Lower<'a> = &'a dyn Fn() -> Result<View, RootError>;
 
 /// An open directory of the upper and its path, which has no symbolic links.
 #[derive(Clone)]

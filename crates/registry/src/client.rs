@@ -101,7 +101,8 @@ impl ClientOptions {
     /// The defaults, with credentials, hosts and proxies as the environment names them: see [`Credentials::from_env`] and
     /// [`Hosts::from_env`].
     pub fn from_env() -> Self {
-        let (credentials, hosts) = (Credentials::from_env(), Hosts::from_env());
+        let hosts = Hosts::from_env();
+        let credentials = Credentials::from_env().with_helpers_of(&hosts);
         Self { credentials, hosts, proxies: Proxies::Environment, ..Self::default() }
     }
 }

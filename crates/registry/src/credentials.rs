@@ -5,6 +5,7 @@
 mod cloud;
 mod error;
 mod file;
+mod helpers;
 mod login;
 mod program;
 mod search;
@@ -15,9 +16,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::hosts::Hosts;
 use cloud::Cloud;
 pub use error::CredentialsError;
 use file::AuthFile;
+use helpers::Helpers;
 pub use login::{CredentialFile, Kept};
 pub use search::{Found, Outcome, Tried};
 pub use survey::{CredentialEntry, CredentialSource};
@@ -68,6 +71,7 @@ enum Place {
         missing: Missing,
     },
     Text(Hidden),
+    Helpers(Helpers),
     Cloud(Cloud),
 }
 
@@ -167,6 +171,16 @@ impl Credentials {
     #[must_use]
     pub fn then(mut self, others: Self) -> Self {
         self.places.extend(others.places);
+        self
+    }
+
+    /// Asks the programs that `registries.conf` names as `credential-helpers`, too: after all files, before the programs of
+    /// clouds.
+    #[must_use]
+    pub fn with_helpers_of(mut self, hosts: &Hosts) -> Self {
+        let is_cloud = |place: &Place| matches!(place, Place::Cloud(_));
+        let end = self.places.iter().position(is_cloud).unwrap_or(self.places.len());
+        self.places.insert(end, Place::Helpers(Helpers::new(hosts)));
         self
     }
 

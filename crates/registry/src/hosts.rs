@@ -158,6 +158,11 @@ impl Hosts {
         let drop_ins = drop_ins.into_iter().flatten().collect();
         Self { registries_conf: Some(file), drop_ins, trees, short_names: ShortNames::HubOnly }
     }
+
+    /// The names of the credential programs that are asked about every registry.
+    pub(crate) fn credential_helpers(&self) -> Result<Vec<String>, HostsError> {
+        Ok(Registries::read(self.registries_conf.as_deref(), &self.drop_ins)?.credential_helpers())
+    }
 }
 
 /// What belongs to one origin and is for no other: where it is, how it is connected to, what is sent along.

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use rbuild_builder::plan::Emulator;
 use rbuild_layers::Store;
-use rbuild_registry::CredentialSource;
+use rbuild_registry::{CredentialSource, Hosts};
 use rbuild_sandbox::{Attempt, Isolation, Mounting, Ownership, RootfsForm, Sandbox, Unavailable, Wall};
 use serde::Serialize;
 
 use super::{environment, open_store, print};
 use crate::args::{DoctorArgs, Format};
 use crate::render;
-use crate::settings::{credentials, isolation};
+use crate::settings::{credentials_in_files, isolation};
 
 /// Everything `rbuild doctor` says.
 #[derive(Debug, Serialize)]
@@ -108,6 +108,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         Ok(store) => inspect(store, forced)?,
         Err(_) => (Run { chosen: None, remedy: None, attempts: Vec::new(), improvements: Vec::new() }, None),
     };
+    let places = credentials_in_files(&args.credentials)?.with_helpers_of(&Hosts::from_env());
     let checkup = Checkup {
         version: env!("CARGO_PKG_VERSION"),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
@@ -116,7 +117,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         run,
         store: shelf(&store),
         emulators: emulators(),
-        credentials: credentials(&args.credentials)?.survey().into_iter().filter_map(source).collect(),
+        credentials: places.survey().into_iter().filter_map(source).collect(),
         proxies: proxies(),
     };
     match args.format {

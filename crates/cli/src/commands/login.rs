@@ -37,7 +37,7 @@ pub(crate) async fn login(args: LoginArgs) -> anyhow::Result<()> {
         Kept::ByProgram(program) => remark(&format!("kept by {program}")),
     }
     let (registry, repository) = scope.split_once('/').unwrap_or((&scope, ""));
-    let tried = settings::credentials(&args.registry.credentials)?.explain(registry, repository).await;
+    let tried = settings::credentials(&args.registry)?.explain(registry, repository).await;
     let used = tried.iter().find(|tried| matches!(tried.outcome, Outcome::Used { .. }));
     if let Some(used) = used.filter(|used| used.place != file.path().display().to_string()) {
         remark(&format!("warning: another place goes before it: {used}"));
@@ -56,7 +56,7 @@ async fn explain(args: &LoginArgs) -> anyhow::Result<()> {
             (name.registry().to_owned(), name.repository().to_owned())
         }
     };
-    let credentials = settings::credentials(&args.registry.credentials)?;
+    let credentials = settings::credentials(&args.registry)?;
     let tried = credentials.explain(&registry, &repository).await;
     let mut page = format!("{}/{repository}\n", registry).replace("/\n", "\n");
     for tried in &tried {

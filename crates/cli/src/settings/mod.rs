@@ -17,7 +17,7 @@ pub(crate) use build::{BuildSettings, isolation, lint_options};
 pub(crate) use call::Call;
 pub(crate) use node::{Node, pull_options, socket};
 pub(crate) use place::{Place, split_layout};
-pub(crate) use registry::{client, client_as, client_options, credentials};
+pub(crate) use registry::{client, client_as, client_options, credentials, credentials_in_files};
 pub(crate) use run::bytes;
 
 /// A mistake on the command line.

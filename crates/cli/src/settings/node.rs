@@ -79,7 +79,7 @@ pub(crate) fn pull_options(
     registry: &RegistryArgs,
     wanted: Option<&str>,
 ) -> anyhow::Result<PullOptions> {
-    let client = client_options(registry, credentials(&registry.credentials)?)?;
+    let client = client_options(registry, credentials(registry)?)?;
     let default = Some(PathBuf::from(POLICY)).filter(|path| path.exists());
     Ok(PullOptions {
         platform: platform(wanted)?,

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use rbuild_registry::{
-    Client, ClientCertificate, ClientOptions, Credential, Credentials, CredentialsError, Fallback, ShortNames,
+    Client, ClientCertificate, ClientOptions, Credential, Credentials, CredentialsError, Fallback, Hosts,
+    ShortNames,
 };
 
 use super::{Usage, key_value};
@@ -15,7 +16,7 @@ use crate::args::{CredentialArgs, FallbackMode, RegistryArgs};
 /// # Errors
 /// When a flag is malformed, or credentials or certificates cannot be read.
 pub(crate) fn client(args: &RegistryArgs) -> anyhow::Result<Client> {
-    client_as(args, credentials(&args.credentials)?)
+    client_as(args, credentials(args)?)
 }
 
 /// As [`client`], with these credentials.
@@ -25,7 +26,7 @@ pub(crate) fn client_as(args: &RegistryArgs, credentials: Credentials) -> anyhow
 
 /// The settings that [`client_as`] makes a client of.
 pub(crate) fn client_options(args: &RegistryArgs, credentials: Credentials) -> anyhow::Result<ClientOptions> {
-    let mut options = ClientOptions { credentials, ..ClientOptions::from_env() };
+    let mut options = ClientOptions { credentials, hosts: hosts(args)?, ..ClientOptions::from_env() };
     options.insecure.extend(
         args.insecure
             .iter()
@@ -67,25 +68,36 @@ pub(crate) fn client_options(args: &RegistryArgs, credentials: Credentials) -> a
         FallbackMode::Always => Fallback::Always,
         FallbackMode::Never => Fallback::Never,
     };
+    options.user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
+    Ok(options)
+}
+
+/// The files that say how registries are reached: what flags name, then the environment's.
+fn hosts(args: &RegistryArgs) -> Result<Hosts, Usage> {
+    let mut hosts = Hosts::from_env();
     if let Some(file) = &args.registries_conf {
-        options.hosts.registries_conf = Some(file.clone());
-        options.hosts.drop_ins.clear();
-        options.hosts.short_names = ShortNames::Taken;
+        hosts.registries_conf = Some(file.clone());
+        hosts.drop_ins.clear();
+        hosts.short_names = ShortNames::Taken;
         check_exists("--registries-conf", file)?;
     }
     for directory in args.hosts_dir.iter().rev() {
         check_exists("--hosts-dir", directory)?;
-        options.hosts.trees.insert(0, directory.clone());
+        hosts.trees.insert(0, directory.clone());
     }
-    options.user_agent = concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned();
-    Ok(options)
+    Ok(hosts)
 }
 
 /// All places of credentials: what flags name, then the environment's.
 ///
 /// # Errors
 /// When a flag is malformed or a file that it names cannot be read.
-pub(crate) fn credentials(args: &CredentialArgs) -> Result<Credentials, Usage> {
+pub(crate) fn credentials(args: &RegistryArgs) -> Result<Credentials, Usage> {
+    Ok(credentials_in_files(&args.credentials)?.with_helpers_of(&hosts(args)?))
+}
+
+/// As [`credentials`], without what `registries.conf` names.
+pub(crate) fn credentials_in_files(args: &CredentialArgs) -> Result<Credentials, Usage> {
     let mut named = Credentials::none();
     // Each goes before those that are there; the first one given shall be first.
     for text in args.given.iter().rev() {

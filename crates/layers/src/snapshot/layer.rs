@@ -9,28 +9,19 @@ use crate::compress::{decompress, read_ahead};
 use crate::root::Root;
 use crate::unpack::{Limits, unpack_above};
 use crate::upper::Lower;
-use crate::view::View;
 
 /// Archives end in zero blocks; tools pad to a record of 10 KiB, some to a megabyte.
 const MAX_TRAILING: u64 = 64 << 20;
 
-/// Unpacks the blob of a layer into an overlay upper directory and what lies below it, and compares what it decompresses to
-/// with the layer's diff ID. See [`unpack`](crate::unpack()) for what is made; `blob` is read to its end, so that a verifying reader has
-/// its say.
+/// Unpacks the blob of a layer into an overlay upper directory, and compares what it decompresses to with the layer's diff ID. See
+/// [`unpack`](crate::unpack()) for what is made; `blob` is read to its end, so that a verifying reader has its say.
+///
+/// `lower` gives what lies below, which may still be unpacked itself: it is asked only for what the archive does not say, as the
+/// attributes of a directory that it leaves out, and waits until it can tell.
 ///
 /// # Errors
 /// The blob cannot be read, decompressed or unpacked, or is another layer. The upper is of no use then.
 pub fn unpack_layer(
-    blob: impl Read + Send,
-    layer: &Layer,
-    (upper, lower): (&Root, &View),
-    limits: &Limits,
-) -> Result<(), SnapshotError> {
-    unpack_layer_above(blob, layer, (upper, &|| Ok(lower.clone())), limits)
-}
-
-/// Does what [`unpack_layer`] does on layers that may still be unpacked themselves.
-pub(crate) fn unpack_layer_above(
     blob: impl Read + Send,
     layer: &Layer,
     (upper, lower): (&Root, Lower<'_>),

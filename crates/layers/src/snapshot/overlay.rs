@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_image::{ChainId, DiffId, Digest, Layer};
 
-use super::layer::unpack_layer_above;
+use super::layer::unpack_layer;
 use super::rise::{Rising, rise};
 use super::{Active, SnapshotError, Snapshotter, failed};
 use crate::change::Changes;
@@ -155,7 +155,7 @@ impl Overlay {
 
     fn unpack_verified(&self, layer: &Layer, upper: &Root, lower: Lower<'_>) -> Result<(), SnapshotError> {
         let blob = self.store.open_blob(&layer.descriptor)?;
-        unpack_layer_above(blob, layer, (upper, lower), &self.limits)
+        unpack_layer(blob, layer, (upper, lower), &self.limits)
     }
 }
 

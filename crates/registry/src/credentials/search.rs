@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::cloud::Asked;
 use super::file::{AuthFile, Candidate, matches, registry_name};
+use super::helpers::Answer;
 use super::{Credential, Credentials, CredentialsError, DOCKER_AUTH_CONFIG, Missing, Place, program};
 
 /// What a search brought, and where it looked.
@@ -78,6 +79,7 @@ impl fmt::Display for Place {
             Self::Given { scope, .. } => write!(f, "given for {scope}"),
             Self::File { path, .. } => write!(f, "{}", path.display()),
             Self::Text(_) => write!(f, "${DOCKER_AUTH_CONFIG}"),
+            Self::Helpers(helpers) => helpers.fmt(f),
             Self::Cloud(cloud) => cloud.fmt(f),
         }
     }
@@ -139,6 +141,18 @@ impl Place {
                 (used, Some(credential.clone()))
             }
             Self::Given { .. } => (Outcome::NoEntry, None),
+            Self::Helpers(helpers) => match helpers.ask(registry_name(registry)).await {
+                Err(error) => (Outcome::Failed(error), None),
+                Ok(Answer::Has { program, credential }) => {
+                    let used = Outcome::Used { by: program.display().to_string(), kind: credential.kind() };
+                    (used, Some(credential))
+                }
+                Ok(Answer::HaveNone(programs)) if programs.is_empty() => (Outcome::NoEntry, None),
+                Ok(Answer::HaveNone(programs)) => {
+                    let programs = programs.iter().map(|program| format!("{} has none", program.display()));
+                    (Outcome::Unknown { programs: programs.collect() }, None)
+                }
+            },
             Self::Cloud(cloud) => match cloud.ask(registry_name(registry)).await {
                 Asked::NotACloud => (Outcome::NoEntry, None),
                 Asked::NotInstalled(names) => {
@@ -165,6 +179,7 @@ impl Place {
     fn glance(&self, registry: &str, repository: &str) -> Outcome {
         let by = match self {
             Self::Given { scope, .. } => matches(scope, registry, repository).then(|| format!("`{scope}`")),
+            Self::Helpers(helpers) => helpers.programs().first().map(|program| program.display().to_string()),
             Self::Cloud(_) => None,
             Self::File { .. } | Self::Text(_) => match self.read() {
                 Ok(None) => return Outcome::Absent,
@@ -223,7 +238,7 @@ impl Place {
                 }
                 other => other.map(Some),
             },
-            Self::Given { .. } | Self::Cloud(_) => Ok(None),
+            Self::Given { .. } | Self::Helpers(_) | Self::Cloud(_) => Ok(None),
         }
     }
 

@@ -43,6 +43,14 @@ impl Credentials {
                 let entry = CredentialEntry { name: Some(scope.clone()), program: None };
                 CredentialSource { place: place.to_string(), entries: Ok(vec![entry]) }
             }
+            Place::Helpers(helpers) => {
+                let entry = |program: PathBuf| CredentialEntry {
+                    name: None,
+                    program: Some(program.display().to_string()),
+                };
+                let entries = Ok(helpers.programs().into_iter().map(entry).collect());
+                CredentialSource { place: place.to_string(), entries }
+            }
             Place::Cloud(cloud) => {
                 let entry = |(name, program): (String, PathBuf)| CredentialEntry {
                     name: Some(name),

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::{HostsError, read};
 
+/// Stands for podman's files of credentials among `credential-helpers`.
+const AUTH_FILES: &str = "containers-auth.json";
+
 /// What `registries.conf` and its drop-ins say together.
 ///
 /// # References
@@ -19,6 +22,7 @@ pub(super) struct Registries {
     unqualified_search_registries: Option<Vec<String>>,
     #[serde(default)]
     aliases: BTreeMap<String, String>,
+    credential_helpers: Option<Vec<String>>,
 }
 
 /// One `[[registry]]`.
@@ -112,6 +116,7 @@ impl Registries {
         self.aliases.extend(other.aliases);
         self.unqualified_search_registries =
             other.unqualified_search_registries.or(self.unqualified_search_registries.take());
+        self.credential_helpers = other.credential_helpers.or(self.credential_helpers.take());
         Ok(())
     }
 
@@ -150,6 +155,12 @@ impl Registries {
             false => location(&entry.location, entry.insecure),
         };
         Ok(Rewritten { mirrors: entry.mirrors.iter().map(mirror).collect(), origin })
+    }
+
+    /// The credential programs that are asked about every registry, without `docker-credential-` in front.
+    pub(super) fn credential_helpers(self) -> Vec<String> {
+        let named = self.credential_helpers.unwrap_or_default();
+        named.into_iter().filter(|name| name != AUTH_FILES).collect()
     }
 
     /// What a name without a registry may stand for here: an alias, or the name at each registry that is searched. None
@@ -290,6 +301,20 @@ mod tests {
         assert_eq!(all.meanings("y@sha256:0"), ["a.example/y@sha256:0"]);
         assert_eq!(all.meanings("z"), [""; 0]);
         assert!(Registries::read(Some(&root.join("none")), &[]).is_ok());
+    }
+
+    #[test]
+    fn credential_programs_are_those_of_the_last_file_that_names_some() {
+        assert_eq!(registries("").credential_helpers(), [""; 0]);
+        let files = registries("credential-helpers = [\"containers-auth.json\", \"one\"]");
+        assert_eq!(files.credential_helpers(), ["one"]);
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        write("1.conf", "credential-helpers = [\"one\"]");
+        write("2.conf", "credential-helpers = [\"two\", \"three\"]");
+        write("3.conf", "unqualified-search-registries = []");
+        let all = Registries::read(None, &[directory.path().to_owned()]).unwrap();
+        assert_eq!(all.credential_helpers(), ["two", "three"]);
     }
 
     #[test]

@@ -205,6 +205,14 @@ impl Api {
         }
     }
 
+    /// Makes a snapshot of a committed one that shows it and cannot be written.
+    pub(super) async fn view(&self, key: &str, parent: &str) -> Result<MountsResponse, Error> {
+        let (key, parent, labels) = (key.to_owned(), parent.to_owned(), Labels::new());
+        let ask = PrepareSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key, parent, labels };
+        let method = "/containerd.services.snapshots.v1.Snapshots/View";
+        self.channel.call(method, self.ask(ask)).await.map_err(refused("look at a snapshot"))
+    }
+
     pub(super) async fn commit(&self, name: &str, key: &str) -> Result<(), Error> {
         let ask = CommitSnapshotRequest {
             snapshotter: SNAPSHOTTER.to_owned(),

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt as _;
+use bytes::{Bytes, BytesMut};
 use rbuild_image::{Descriptor, VerifyError};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc::Sender;
-use tokio_util::io::ReaderStream;
 use tonic::{Code, Status, Streaming};
 
 use super::api::{Api, Labels, refused};
+use super::feed::Feed;
 use crate::error::Error;
 use crate::messages::containerd::{WriteAction, WriteContentRequest, WriteContentResponse};
 use crate::node_store::by_cause;
@@ -17,6 +17,8 @@ use crate::pull::Arrival;
 
 /// The size of the pieces that are written.
 const PIECE: usize = 1 << 20;
+/// How many pieces may be on their way to containerd.
+const UNDER_WAY: u32 = 4;
 /// How long a blob that somebody else writes is left alone.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -28,6 +30,8 @@ struct Writer {
     total: i64,
     expected: String,
     offset: i64,
+    /// Messages without an answer.
+    unanswered: u32,
 }
 
 impl Writer {
@@ -54,6 +58,7 @@ impl Writer {
                     total,
                     expected: expected.clone(),
                     offset,
+                    unanswered: 0,
                 })
             };
             match opened.await {
@@ -80,14 +85,27 @@ impl Writer {
         };
         // A stream that has ended says why in its last answer.
         let _ = self.sender.send(message).await;
-        self.answers.message().await?;
+        self.unanswered += 1;
         self.offset += written;
+        self.wait_for_all_but(UNDER_WAY).await
+    }
+
+    /// Waits until no more than so many messages are without an answer.
+    async fn wait_for_all_but(&mut self, left: u32) -> Result<(), Status> {
+        while self.unanswered > left {
+            self.answers.message().await?;
+            self.unanswered -= 1;
+        }
         Ok(())
     }
 
     /// Gives the blob its name; containerd compares digest and size.
     async fn commit(mut self, labels: Labels) -> Result<(), Status> {
-        match self.send(WriteAction::Commit, Bytes::new(), labels).await {
+        let committed = match self.send(WriteAction::Commit, Bytes::new(), labels).await {
+            Ok(()) => self.wait_for_all_but(0).await,
+            Err(status) => Err(status),
+        };
+        match committed {
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
             other => other,
         }
@@ -114,11 +132,11 @@ pub(super) async fn write_bytes(
     writer.commit(labels).await.map_err(refused("commit a blob"))
 }
 
-/// Brings a layer from where it broke off, or labels the one that is there.
+/// Brings a layer from where it broke off, or labels the one that is there. What is fetched from its beginning is passed on, too.
 pub(super) async fn fetch(
     api: &Api,
     arrival: &Arrival,
-    blob: &Descriptor,
+    (blob, feed): (&Descriptor, &mut Feed),
     labels: Labels,
 ) -> Result<(), Error> {
     let reference = format!("layer-{}", blob.digest);
@@ -128,8 +146,11 @@ pub(super) async fn fetch(
         };
         arrival.progress.step();
         let offset = u64::try_from(writer.offset).unwrap_or(0);
+        if offset > 0 {
+            feed.detach();
+        }
         if offset < blob.size {
-            copy(&mut writer, arrival, blob, offset).await?;
+            copy(&mut writer, arrival, (blob, feed), offset).await?;
         }
         match writer.commit(labels.clone()).await {
             Ok(()) => return Ok(()),
@@ -148,14 +169,30 @@ pub(super) async fn fetch(
     Err(Error::Store(rbuild_image::StoreError::io(message, wrong.into())))
 }
 
-async fn copy(writer: &mut Writer, arrival: &Arrival, blob: &Descriptor, offset: u64) -> Result<(), Error> {
+async fn copy(
+    writer: &mut Writer,
+    arrival: &Arrival,
+    (blob, feed): (&Descriptor, &mut Feed),
+    offset: u64,
+) -> Result<(), Error> {
     let content = arrival.source.content(blob).await?;
-    let reader = content.open(offset).await.map_err(|error| by_cause(blob, error))?;
-    let mut pieces = ReaderStream::with_capacity(tokio::io::BufReader::with_capacity(PIECE, reader), PIECE);
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| by_cause(blob, error))?;
-        arrival.progress.fetched(piece.len() as u64);
+    let mut reader = content.open(offset).await.map_err(|error| by_cause(blob, error))?;
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(PIECE);
+        // Every piece costs a message: small ones, as they come from a line, are put together.
+        while buffer.len() < PIECE {
+            let count = reader.read_buf(&mut buffer).await.map_err(|error| by_cause(blob, error))?;
+            arrival.progress.fetched(count as u64);
+            if count == 0 {
+                break;
+            }
+        }
+        let piece = buffer.split().freeze();
+        if piece.is_empty() {
+            return Ok(());
+        }
+        feed.pass(&piece).await;
         writer.send(WriteAction::Write, piece, Labels::new()).await.map_err(refused("write a blob"))?;
     }
-    Ok(())
 }

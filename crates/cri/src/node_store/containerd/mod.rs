@@ -1,6 +1,6 @@
 //! containerd's own store, written as containerd's own pull writes it.
 //!
-//! Under a lease: blobs with the labels that garbage collection follows, then a snapshot for each layer, unpacked here into the
+//! Under a lease: blobs with the labels that garbage collection follows, a snapshot for each layer, unpacked here into the
 //! directory that the overlayfs snapshotter gives, then three names. What is there already is kept.
 //!
 //! # References
@@ -8,6 +8,9 @@
 
 mod api;
 mod content;
+mod feed;
+mod landing;
+mod trees;
 mod unpacking;
 
 use std::collections::BTreeMap;
@@ -17,9 +20,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use rbuild_image::{ChainId, Digest, Layer, Manifest, ManifestOrIndex, Platform, Raw, Reference, media_type};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 
 use super::{NodeImage, NodeStore, Usage, grouped, image};
 use crate::error::{Error, failed};
@@ -27,6 +29,7 @@ use crate::partial::Sync;
 use crate::pull::Arrival;
 
 use api::{Api, Labels, SNAPSHOTTER, path_prefix};
+use landing::Landing;
 
 /// Documents larger than this are not read.
 const MAX_DOCUMENT: usize = 8 << 20;
@@ -67,6 +70,13 @@ impl Places {
             None => path.to_owned(),
         }
     }
+
+    /// Where a blob of the content store is.
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        let root = self.content.as_deref();
+        let root = root.unwrap_or(Path::new("/var/lib/containerd/io.containerd.content.v1.content"));
+        self.here(&root.join("blobs/sha256").join(digest.hex()))
+    }
 }
 
 impl ContainerdStore {
@@ -101,46 +111,23 @@ impl ContainerdStore {
     async fn land_all(&self, arrival: &Arrival) -> Result<(), Error> {
         let chain = image(arrival)?.chain();
         self.check_space(arrival).await?;
+        let places = self.places().await?;
         let number = self.leases.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let api = self.api.leased(&format!("rbuild-{now}-{number}")).await?;
-        let landed = self.land_under(&api, arrival, &chain).await;
+        let landing = Landing::new((&api, places), (arrival, &chain), &self.flights, self.sync);
+        let landed = match landing.land().await {
+            Ok(()) => self.name(&api, arrival, &chain).await,
+            Err(error) => Err(error),
+        };
+        landing.end().await;
         // Content that broke off stays in containerd's ingests; the lease is not what keeps it.
         let ended = api.end_lease().await;
         landed.and(ended)
     }
 
-    async fn land_under(&self, api: &Api, arrival: &Arrival, chain: &[Layer]) -> Result<(), Error> {
-        let mut arrived = Vec::new();
-        let mut awaited = Vec::new();
-        for layer in chain {
-            let (sender, receiver) = watch::channel(false);
-            arrived.push((layer, sender));
-            awaited.push((layer, receiver));
-        }
-        let mut fetches = Vec::new();
-        for (layer, sender) in arrived {
-            fetches.push(async move {
-                self.fetch_layer(api, arrival, layer).await?;
-                // Without anybody to unpack it the pull has failed already.
-                let _ = sender.send(true);
-                Ok::<_, Error>(())
-            });
-        }
-        let fetching = stream::iter(fetches).buffer_unordered(arrival.jobs).try_collect::<()>();
-        let unpacking = async {
-            let mut below: Vec<Layer> = Vec::new();
-            for (layer, mut receiver) in awaited {
-                if receiver.wait_for(|arrived| *arrived).await.is_err() {
-                    return Err(Error::Interrupted);
-                }
-                self.unpack(api, arrival, layer, &below).await?;
-                below.push(layer.clone());
-            }
-            Ok(())
-        };
-        // The first failure ends both.
-        tokio::try_join!(fetching, unpacking)?;
+    /// Writes what makes an image of layers.
+    async fn name(&self, api: &Api, arrival: &Arrival, chain: &[Layer]) -> Result<(), Error> {
         self.write_documents(api, arrival, chain).await?;
         let mut labels: Labels = [(MANAGED.0.to_owned(), MANAGED.1.to_owned())].into();
         if arrival.pinned {
@@ -169,63 +156,13 @@ impl ContainerdStore {
         Ok(())
     }
 
-    async fn fetch_layer(&self, api: &Api, arrival: &Arrival, layer: &Layer) -> Result<(), Error> {
-        let flight = self.flights.of(layer.descriptor.digest);
-        let _flight = flight.lock().await;
-        let uncompressed = ("containerd.io/uncompressed".to_owned(), layer.diff_id.to_string());
-        let labels = source_label(arrival).into_iter().chain([uncompressed]).collect();
-        content::fetch(api, arrival, &layer.descriptor, labels).await
-    }
-
-    /// Makes the snapshot of a layer on those below it, unless there is one.
-    async fn unpack(
-        &self,
-        api: &Api,
-        arrival: &Arrival,
-        layer: &Layer,
-        below: &[Layer],
-    ) -> Result<(), Error> {
-        let parents: Vec<_> = below.iter().map(|layer| layer.diff_id).collect();
-        let all: Vec<_> = parents.iter().copied().chain([layer.diff_id]).collect();
-        let name = ChainId::of(&all).ok_or(Error::Interrupted)?.to_string();
-        let parent = ChainId::of(&parents).map(|parent| parent.to_string()).unwrap_or_default();
-        let flight = self.flights.of(Digest::of(name.as_bytes()));
-        let _flight = flight.lock().await;
-        arrival.progress.step();
-        if api.has_snapshot(&name).await? {
-            return Ok(());
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let key = format!("extract-{now}-rbuild {name}");
-        let labels: Labels = [
-            ("containerd.io/snapshot.ref".to_owned(), name.clone()),
-            ("containerd.io/snapshot/diff-id".to_owned(), layer.diff_id.to_string()),
-        ]
-        .into();
-        let Some(prepared) = api.prepare(&key, &parent, labels).await? else { return Ok(()) };
-        let places = self.places().await?;
-        let blob = unpacking::Blob::open(api, places, &layer.descriptor).await?;
-        let target = unpacking::Target::of(&prepared.mounts, places)?;
-        let done = unpacking::run(blob, target, layer.clone(), (self.sync, arrival.progress.clone())).await;
-        match done {
-            Ok(()) => api.commit(&name, &key).await,
-            Err(error) => {
-                // The error that matters is the first.
-                let _ = api.remove_snapshot(&key).await;
-                Err(error)
-            }
-        }
-    }
-
     async fn check_space(&self, arrival: &Arrival) -> Result<(), Error> {
         let places = self.places().await?;
         let path = places.here(&places.snapshots);
         let mut needed: u64 = 0;
         let layers = &arrival.manifest.value().layers;
         for layer in layers {
-            let there =
-                places.content.as_ref().map(|root| root.join("blobs/sha256").join(layer.digest.hex()));
-            if !there.is_some_and(|path| places.here(&path).exists()) {
+            if !places.blob(&layer.digest).exists() {
                 // The blob, and what it unpacks to.
                 needed = needed.saturating_add(layer.size.saturating_mul(3));
             }

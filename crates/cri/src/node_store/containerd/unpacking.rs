@@ -1,44 +1,22 @@
-//! A layer of containerd's content store, unpacked into a snapshot of containerd's.
+//! Layers, unpacked into snapshots of containerd's.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use rbuild_image::{Descriptor, Layer, Verified};
-use rbuild_layers::{Limits, Root, View, unpack_layer};
-use tokio::task::spawn_blocking;
+use rbuild_image::Layer;
+use rbuild_layers::{Limits, Lower, Root, RootError, SnapshotError, View, unpack_layer};
 
 use super::Places;
-use super::api::Api;
-use crate::error::{Error, failed};
+use crate::error::Error;
 use crate::messages::containerd::Mount;
-use crate::partial::Sync;
-use crate::pull::Progress;
-
-/// A layer's blob.
-pub(super) struct Blob(File);
-
-impl Blob {
-    /// Opens the file that containerd keeps the blob in.
-    pub(super) async fn open(_: &Api, places: &Places, blob: &Descriptor) -> Result<Self, Error> {
-        let root = places
-            .content
-            .clone()
-            .unwrap_or_else(|| "/var/lib/containerd/io.containerd.content.v1.content".into());
-        let path = places.here(&root.join("blobs/sha256").join(blob.digest.hex()));
-        File::open(&path).map(Self).map_err(failed("open", &path))
-    }
-}
 
 /// Where a layer is unpacked to, as the snapshotter's mount says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    /// `None` when the snapshotter holds the content already.
-    upper: Option<PathBuf>,
+    pub(super) upper: PathBuf,
     /// The uppermost first.
     lower: Vec<PathBuf>,
-    user_xattrs: bool,
+    pub(super) user_xattrs: bool,
 }
 
 impl Target {
@@ -46,65 +24,58 @@ impl Target {
     pub(super) fn of(mounts: &[Mount], places: &Places) -> Result<Self, Error> {
         let unknown =
             || Error::Request("the overlayfs snapshotter gives mounts that are not understood".to_owned());
-        let mount = mounts.last().ok_or_else(unknown)?;
-        let has = |option: &str| mount.options.iter().any(|has| has == option);
-        let value = |key: &str| mount.options.iter().find_map(|option| option.strip_prefix(key));
-        let here = |path: &str| places.here(path.as_ref());
-        if has("ro") {
-            return Ok(Self { upper: None, lower: Vec::new(), user_xattrs: false });
-        }
+        let mount = mounts.last().filter(|mount| !has(mount, "ro")).ok_or_else(unknown)?;
+        let lower = directories(mounts, places);
         match mount.kind.as_str() {
-            "bind" => Ok(Self { upper: Some(here(&mount.source)), lower: Vec::new(), user_xattrs: false }),
-            "overlay" => {
-                let upper = here(value("upperdir=").ok_or_else(unknown)?);
-                let lower = value("lowerdir=").ok_or_else(unknown)?.split(':').map(here).collect();
-                Ok(Self { upper: Some(upper), lower, user_xattrs: has("userxattr") })
+            "bind" => {
+                let upper = places.here(mount.source.as_ref());
+                Ok(Self { upper, lower: Vec::new(), user_xattrs: false })
+            }
+            "overlay" if !lower.is_empty() => {
+                let upper = places.here(value(mount, "upperdir=").ok_or_else(unknown)?.as_ref());
+                Ok(Self { upper, lower, user_xattrs: has(mount, "userxattr") })
             }
             _ => Err(unknown()),
         }
     }
 }
 
-/// Unpacks a blob. Waits for the disk at the end, if that is wanted.
-pub(super) async fn run(
-    blob: Blob,
-    target: Target,
-    layer: Layer,
-    (sync, progress): (Sync, Arc<Progress>),
-) -> Result<(), Error> {
-    let work = move || {
-        let Some(path) = &target.upper else { return Ok(()) };
-        let open = |path: &PathBuf| match target.user_xattrs {
-            true => Root::open(path),
-            false => Root::trusted(path),
-        };
-        let unpackable = rbuild_layers::SnapshotError::Root;
-        let upper = open(path).map_err(unpackable)?;
-        let lower = target.lower.iter().rev().map(open).collect::<Result<Vec<_>, _>>().map_err(unpackable)?;
-        let lower = View::overlay(lower);
-        let blob = Watched { file: blob.0, progress };
-        let blob = Verified::new(blob, layer.descriptor.digest, layer.descriptor.size);
-        unpack_layer(blob, &layer, (&upper, &lower), &Limits::default())?;
-        if sync == Sync::Yes {
-            let directory = File::open(path).map_err(failed("open", path))?;
-            rustix::fs::syncfs(&directory).map_err(failed("sync", path))?;
-        }
-        Ok(())
-    };
-    spawn_blocking(work).await.map_err(|_| Error::Interrupted)?
+fn has(mount: &Mount, option: &str) -> bool {
+    mount.options.iter().any(|has| has == option)
 }
 
-/// Tells the watchdog that something moves.
-struct Watched {
-    file: File,
-    progress: Arc<Progress>,
+fn value<'a>(mount: &'a Mount, key: &str) -> Option<&'a str> {
+    mount.options.iter().find_map(|option| option.strip_prefix(key))
 }
 
-impl Read for Watched {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.progress.step();
-        self.file.read(buffer)
+/// Reads which directories the mounts of a snapshot to look at show, the uppermost first.
+pub(super) fn directories(mounts: &[Mount], places: &Places) -> Vec<PathBuf> {
+    let Some(mount) = mounts.last() else { return Vec::new() };
+    let here = |path: &str| places.here(path.as_ref());
+    match mount.kind.as_str() {
+        "bind" => vec![here(&mount.source)],
+        _ => value(mount, "lowerdir=").into_iter().flat_map(|paths| paths.split(':')).map(here).collect(),
     }
+}
+
+/// Opens the directory of a layer as the snapshotter's mounts would.
+pub(super) fn open(path: &Path, user_xattrs: bool) -> Result<Root, RootError> {
+    if user_xattrs { Root::open(path) } else { Root::trusted(path) }
+}
+
+/// Unpacks a blob and returns the tree; `lower` goes before what the target says of what lies below.
+pub(super) fn run(
+    blob: impl Read + Send,
+    layer: &Layer,
+    target: &Target,
+    lower: Option<Lower<'_>>,
+) -> Result<Root, Error> {
+    let open = |path: &PathBuf| open(path, target.user_xattrs);
+    let upper = open(&target.upper).map_err(SnapshotError::Root)?;
+    let below = target.lower.iter().rev().map(open).collect::<Result<Vec<_>, _>>();
+    let below = View::overlay(below.map_err(SnapshotError::Root)?);
+    unpack_layer(blob, layer, (&upper, lower.unwrap_or(&|| Ok(below.clone()))), &Limits::default())?;
+    Ok(upper)
 }
 
 #[cfg(test)]
@@ -120,22 +91,22 @@ mod tests {
             target: String::new(),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
         };
-        let check = |mount: Mount, upper: Option<&str>, lower: &[&str], user_xattrs: bool| {
+        let check = |mount: Mount, upper: &str, lower: &[&str], user_xattrs: bool| {
             let lower = lower.iter().map(PathBuf::from).collect();
-            let expect = Target { upper: upper.map(PathBuf::from), lower, user_xattrs };
+            let expect = Target { upper: upper.into(), lower, user_xattrs };
             assert_eq!(Target::of(&[mount], &places).unwrap(), expect);
         };
-        check(mount("bind", "/s/1/fs", &["rw", "rbind"]), Some("/host/s/1/fs"), &[], false);
-        check(mount("bind", "/s/1/fs", &["ro", "rbind"]), None, &[], false);
+        check(mount("bind", "/s/1/fs", &["rw", "rbind"]), "/host/s/1/fs", &[], false);
+        assert!(Target::of(&[mount("bind", "/s/1/fs", &["ro", "rbind"])], &places).is_err());
         let options = ["index=off", "workdir=/s/3/work", "upperdir=/s/3/fs", "lowerdir=/s/2/fs:/s/1/fs"];
         check(
             mount("overlay", "overlay", &options),
-            Some("/host/s/3/fs"),
+            "/host/s/3/fs",
             &["/host/s/2/fs", "/host/s/1/fs"],
             false,
         );
         let options = ["userxattr", "upperdir=/s/3/fs", "lowerdir=/s/1/fs"];
-        check(mount("overlay", "overlay", &options), Some("/host/s/3/fs"), &["/host/s/1/fs"], true);
+        check(mount("overlay", "overlay", &options), "/host/s/3/fs", &["/host/s/1/fs"], true);
         assert!(Target::of(&[mount("erofs", "/x", &[])], &places).is_err());
         assert!(Target::of(&[], &places).is_err());
     }
