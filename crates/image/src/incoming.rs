@@ -60,7 +60,10 @@ fn write(
     thread::scope(|scope| {
         // The kernel tells of an error once: to whoever asks first.
         let syncing = scope.spawn(move || begun.iter().try_for_each(|()| file.sync_data()));
-        let written = write_all(pieces, verified, file, move || drop(begin.try_send(())));
+        let written = write_all(pieces, verified, file, move || {
+            // One that is syncing is told again later.
+            let _ = begin.try_send(());
+        });
         syncing.join().map_err(|_| io::Error::other("syncing panicked"))??;
         written
     })?;

@@ -36,6 +36,21 @@ pub(super) struct Api {
     lease: Option<String>,
 }
 
+/// When what nothing refers to any more is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Collect {
+    /// Before the call returns: a pull that failed leaves layers that need room.
+    Now,
+    /// When containerd likes.
+    Later,
+}
+
+impl<T, E> From<&Result<T, E>> for Collect {
+    fn from(outcome: &Result<T, E>) -> Self {
+        if outcome.is_ok() { Self::Later } else { Self::Now }
+    }
+}
+
 /// Makes the closure that `map_err` wants for a failed call.
 pub(super) fn refused(doing: &'static str) -> impl FnOnce(Status) -> Error {
     move |status| Error::Containerd { doing, status: Box::new(status) }
@@ -74,9 +89,10 @@ impl Api {
         Ok(Self { channel: self.channel.clone(), lease: Some(id.to_owned()) })
     }
 
-    /// Ends the lease; what nothing refers to then goes with the next collection.
-    pub(super) async fn end_lease(&self) -> Result<(), Error> {
-        let ask = DeleteLeaseRequest { id: self.lease.clone().unwrap_or_default(), sync: false };
+    /// Ends the lease; what nothing refers to then is collected.
+    pub(super) async fn end_lease(&self, collect: Collect) -> Result<(), Error> {
+        let sync = collect == Collect::Now;
+        let ask = DeleteLeaseRequest { id: self.lease.clone().unwrap_or_default(), sync };
         let method = "/containerd.services.leases.v1.Leases/Delete";
         let ended = self.channel.call::<_, Empty>(method, self.ask(ask)).await;
         or_fine(ended, Code::NotFound).map_err(refused("end a lease"))

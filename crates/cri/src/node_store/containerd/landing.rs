@@ -41,10 +41,19 @@ pub(super) struct Landing<'a> {
     chain: &'a [Layer],
     /// Chain IDs, the lowest first.
     names: Vec<String>,
-    trees: Arc<Trees>,
+    trees: Awaited,
     /// Held by every thread that writes into a snapshot.
     writing: mpsc::Sender<Infallible>,
     written: mpsc::Receiver<Infallible>,
+}
+
+/// The layers of a pull; when it ends, whatever way, no thread waits for them any more.
+struct Awaited(Arc<Trees>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 /// A layer that has arrived.
@@ -74,7 +83,7 @@ impl<'a> Landing<'a> {
         let chain_id = |count| ChainId::of(diff_ids.get(..count).unwrap_or_default());
         let names = (1..=chain.len()).filter_map(chain_id).map(|id| id.to_string()).collect();
         let (writing, written) = mpsc::channel(1);
-        let trees = Arc::new(Trees::new(chain.len()));
+        let trees = Awaited(Arc::new(Trees::new(chain.len())));
         Self { api, arrival, places, flights, sync, chain, names, trees, writing, written }
     }
 
@@ -98,7 +107,7 @@ impl<'a> Landing<'a> {
     /// Waits until no thread writes into a snapshot any more.
     pub(super) async fn end(self) {
         let Self { trees, writing, mut written, .. } = self;
-        trees.abandon();
+        drop(trees);
         drop(writing);
         written.recv().await;
     }
@@ -111,7 +120,7 @@ impl<'a> Landing<'a> {
         let (feed, fed) = feed(layer.descriptor.size);
         let Some((key, target, is_aside)) = place else {
             drop(fed);
-            self.trees.put(index, Tree::Known);
+            self.trees.0.put(index, Tree::Known);
             self.fetch(layer, feed).await?;
             return Ok(Laid { how: How::Known, _flight: flight });
         };
@@ -176,7 +185,7 @@ impl<'a> Landing<'a> {
         blob: impl Read + Send + 'static,
     ) -> JoinHandle<Result<(), Error>> {
         let below = BelowAside {
-            trees: Arc::clone(&self.trees),
+            trees: Arc::clone(&self.trees.0),
             names: self.names.clone(),
             api: self.api.clone(),
             places: self.places.clone(),

@@ -28,7 +28,7 @@ use crate::error::{Error, failed};
 use crate::partial::Sync;
 use crate::pull::Arrival;
 
-use api::{Api, Labels, SNAPSHOTTER, path_prefix};
+use api::{Api, Collect, Labels, SNAPSHOTTER, path_prefix};
 use landing::Landing;
 
 /// Documents larger than this are not read.
@@ -115,14 +115,14 @@ impl ContainerdStore {
         let number = self.leases.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let api = self.api.leased(&format!("rbuild-{now}-{number}")).await?;
+        let lease = Lease(Some(api.clone()));
         let landing = Landing::new((&api, places), (arrival, &chain), &self.flights, self.sync);
         let landed = match landing.land().await {
             Ok(()) => self.name(&api, arrival, &chain).await,
             Err(error) => Err(error),
         };
         landing.end().await;
-        // Content that broke off stays in containerd's ingests; the lease is not what keeps it.
-        let ended = api.end_lease().await;
+        let ended = lease.end(Collect::from(&landed)).await;
         landed.and(ended)
     }
 
@@ -244,6 +244,29 @@ impl ContainerdStore {
             usage.inodes = usage.inodes.saturating_add(u64::try_from(taken.inodes).unwrap_or(0));
         }
         Ok(usage)
+    }
+}
+
+/// The lease of one pull. It ends with it, also when the caller goes away.
+///
+/// Content that broke off stays in containerd's ingests; the lease is not what keeps it.
+struct Lease(Option<Api>);
+
+impl Lease {
+    async fn end(mut self, collect: Collect) -> Result<(), Error> {
+        match self.0.take() {
+            Some(api) => api.end_lease(collect).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (Some(api), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            // A lease that stays ends by itself a day later.
+            runtime.spawn(async move { api.end_lease(Collect::Now).await });
+        }
     }
 }
 
