@@ -202,9 +202,9 @@ impl Build {
         let product = Product::new(stages, &platforms, &annotations, created).ok_or(BuildError::Cancelled)?;
         let client = self.client.as_ref();
         let exporter = Exporter { executor: &executor, client, product: &product, on_event: &self.on_event };
-        self.cancellable(exporter.write(&outputs)).await??;
+        let written = self.cancellable(exporter.write(&outputs)).await??;
         synced.await.map_err(|_| BuildError::Cancelled)??;
-        let built = Built::new(&product, &outputs, started.elapsed());
+        let built = Built::new(&product, &outputs, written, started.elapsed());
         (self.on_event)(built.done());
         Ok(built)
     }

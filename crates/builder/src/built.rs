@@ -5,7 +5,7 @@ use std::time::Duration;
 use rbuild_image::{Descriptor, Digest, Platform};
 
 use crate::event::Event;
-use crate::export::{Outputs, PlatformImage, Product};
+use crate::export::{Outputs, PlatformImage, Product, Written};
 
 /// What a build made.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Built {
     pub size: u64,
     /// How long it took.
     pub duration: Duration,
+    /// Whether earlier builds had made every layer, and every name, here or in a registry, stood for this digest already.
+    pub unchanged: bool,
 }
 
 /// The image of one platform.
@@ -36,7 +38,7 @@ pub struct BuiltImage {
 }
 
 impl Built {
-    pub(crate) fn new(product: &Product, outputs: &Outputs, duration: Duration) -> Self {
+    pub(crate) fn new(product: &Product, outputs: &Outputs, written: Written, duration: Duration) -> Self {
         let image = |image: &PlatformImage| BuiltImage {
             platform: image.platform.clone(),
             descriptor: image.descriptor.clone(),
@@ -49,6 +51,7 @@ impl Built {
             names: outputs.names(),
             size: product.size(),
             duration,
+            unchanged: written == Written::Unchanged,
         }
     }
 
@@ -64,6 +67,7 @@ impl Built {
     }
 
     pub(crate) fn done(&self) -> Event {
-        Event::Done { digest: self.digest().to_string(), size: self.size, duration: self.duration }
+        let Self { size, duration, unchanged, .. } = *self;
+        Event::Done { digest: self.digest().to_string(), size, duration, unchanged }
     }
 }

@@ -127,6 +127,8 @@ pub enum Event {
         output: String,
         /// The manifest's digest, where there is one.
         digest: Option<String>,
+        /// Whether all of its names stood for this digest before, so that nothing was written.
+        unchanged: bool,
     },
     /// The build succeeded.
     Done {
@@ -137,6 +139,8 @@ pub enum Event {
         /// How long the build took.
         #[serde(serialize_with = "seconds")]
         duration: Duration,
+        /// Whether every name it was given stood for this digest before.
+        unchanged: bool,
     },
 }
 

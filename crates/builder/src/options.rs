@@ -209,6 +209,9 @@ pub struct BuildOptions {
     pub surroundings: Surroundings,
     /// Whether results of earlier builds are used.
     pub cache: CacheUse,
+    /// Stages whose steps are executed whatever the cache holds, by name, in upper or lower case. As in BuildKit the steps of other stages
+    /// are not, unless these give them something else to read; names that no stage has are passed over.
+    pub no_cache_stages: BTreeSet<String>,
     /// Whether names in the store are looked up again.
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::built::Built;
 
 impl Built {
-    /// The metadata of the result under buildx's keys.
+    /// The metadata of the result under buildx's keys, and `unchanged`: [`Built::unchanged`].
     ///
     /// # References
     /// <https://docs.docker.com/reference/cli/docker/buildx/build/#metadata-file>
@@ -15,6 +15,7 @@ impl Built {
         let mut metadata = BTreeMap::from([
             ("containerimage.digest".to_owned(), json!(self.digest())),
             ("containerimage.descriptor".to_owned(), json!(self.descriptor)),
+            ("unchanged".to_owned(), json!(self.unchanged)),
         ]);
         if let Some(config) = self.config_digest() {
             metadata.insert("containerimage.config.digest".to_owned(), json!(config));

@@ -12,6 +12,7 @@ use rbuild_image::{History, Image, ImageConfig};
 use crate::error::{self, BuildError, FailedStep};
 use crate::event::{Event, StepId};
 use crate::execute::{Done, Executor, Lookup, Made, Stage, StepError, Task, sources};
+use crate::options::CacheUse;
 use crate::plan::{Base, JoinedPlan, PlannedStage, Security, Source as TreeSource, Step, StepKind};
 use crate::source::Source;
 use queue::{Next, Queue, ranks};
@@ -216,7 +217,8 @@ impl<'a> Schedule<'a> {
                 let layer = self.executor.base_layer(&base);
                 let failed =
                     |source| BuildError::BaseTree { name: request.name.clone(), source: Box::new(source) };
-                if let Some(Made { layer, created, .. }) = layer.map_err(failed)? {
+                if let Some(Made { layer, created, cached }) = layer.map_err(failed)? {
+                    stage.is_cached &= cached;
                     let created_by = Some(format!("FROM {}", request.name));
                     let comment = Some("buildkit.exporter.image.v0".to_owned());
                     let history = History { created_by, comment, ..History::default() };
@@ -254,7 +256,7 @@ impl<'a> Schedule<'a> {
 
     fn execute(&self, step: &Step, stage: &mut Stage, place: Place<'_>) -> Result<(), BuildError> {
         let (id, since) = (place.id, Instant::now());
-        let task = Task { id, step, done: &self.done };
+        let task = Task { id, step, done: &self.done, cache: self.cache_of(place.stage) };
         let found = self.executor.look_up(task, stage);
         // A build that cannot run its RUN steps says so before it makes anything; one that is all cached never asks.
         if self.has_run && matches!(found, Ok(Lookup::Miss(_))) {
@@ -280,6 +282,7 @@ impl<'a> Schedule<'a> {
         match made {
             Ok(Made { layer, created, cached }) => {
                 let layer_size = Some(layer.descriptor.size);
+                stage.is_cached &= cached;
                 stage.append(layer, step.history.clone().unwrap_or_default(), created);
                 self.executor.emit(Event::StepFinished { id, cached, duration, layer_size });
                 Ok(())
@@ -294,6 +297,15 @@ impl<'a> Schedule<'a> {
                 self.executor.emit(Event::StepFailed { id, message, duration });
                 Err(error)
             }
+        }
+    }
+
+    /// Whether the steps of a stage may take results of earlier builds.
+    fn cache_of(&self, stage: &PlannedStage) -> CacheUse {
+        let options = self.executor.options();
+        match options.no_cache_stages.iter().any(|name| name.eq_ignore_ascii_case(&stage.name)) {
+            true => CacheUse::Ignore,
+            false => options.cache,
         }
     }
 

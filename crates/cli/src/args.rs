@@ -125,6 +125,10 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) no_cache: bool,
 
+    /// Run the steps of this stage, whatever the cache holds (repeatable)
+    #[arg(long, value_name = "STAGE,…", value_delimiter = ',', conflicts_with = "no_cache")]
+    pub(crate) no_cache_filter: Vec<String>,
+
     /// Ask the registry for base images even when the store has them
     #[arg(long)]
     pub(crate) pull: bool,

@@ -59,11 +59,20 @@ impl Remote {
     }
 
     pub(crate) async fn fetch_manifest(&self, key: &str) -> Result<Fetched, Error> {
+        let request = self.manifest_request(Method::GET, key)?;
+        self.fetch(&request, &self.pull_scopes(), MAX_DOCUMENT as u64).await
+    }
+
+    /// Asks for the digest of the manifest of a tag or digest, with the scopes of the push that will follow.
+    pub(crate) async fn head_manifest(&self, key: &str) -> Result<Option<Digest>, Error> {
+        let request = self.manifest_request(Method::HEAD, key)?;
+        Ok(header_digest(self.send(&request, &self.push_scopes()).await?.headers()))
+    }
+
+    fn manifest_request(&self, method: Method, key: &str) -> Result<Request, Error> {
         let accept = HeaderValue::try_from(media_type::ACCEPTED.join(", "));
         let accept = accept.unwrap_or(HeaderValue::from_static("*/*"));
-        let request =
-            Request::new(Method::GET, self.url(&format!("manifests/{key}"))?).with_header(ACCEPT, accept);
-        self.fetch(&request, &self.pull_scopes(), MAX_DOCUMENT as u64).await
+        Ok(Request::new(method, self.url(&format!("manifests/{key}"))?).with_header(ACCEPT, accept))
     }
 
     /// Asks whether the content is there, with the scopes of the push that will follow if it is not.

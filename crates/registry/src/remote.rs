@@ -138,6 +138,18 @@ impl Remote {
         self.upload_growing(content).await.map_err(|error| error.into_store(doing))
     }
 
+    /// Asks the registry itself, never a mirror, which digest a name stands for, with a request that moves no content. None when it stands for
+    /// nothing, or when the registry does not say.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked, or refuses.
+    pub async fn digest_of(&self, name: &Reference) -> Result<Option<Digest>, StoreError> {
+        match self.head_name(name).await {
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
+            asked => asked.map_err(|error| error.into_store(format!("cannot look for {name}"))),
+        }
+    }
+
     /// Lists the manifests in this repository whose subject is `subject`, those of one artifact type if it is given. A
     /// registry without the referrers API is asked for the tag that clients keep instead.
     ///
@@ -242,6 +254,11 @@ impl Remote {
             }
         }
         Err(failures.into_error(self.name()))
+    }
+
+    async fn head_name(&self, name: &Reference) -> Result<Option<Digest>, Error> {
+        self.check_repository(name)?;
+        self.head_manifest(&name.manifest_key()).await
     }
 
     async fn put_tag(&self, descriptor: &Descriptor, bytes: Bytes, name: &Reference) -> Result<(), Error> {

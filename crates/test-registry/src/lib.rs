@@ -274,6 +274,16 @@ impl Registry {
         self.inside().manifests.get(&(repository.to_owned(), key.to_owned())).map(|(_, bytes)| bytes.clone())
     }
 
+    /// Forgets a tag, or a manifest by its digest.
+    pub fn forget_manifest(&self, repository: &str, key: &str) {
+        self.inside().manifests.remove(&(repository.to_owned(), key.to_owned()));
+    }
+
+    /// Forgets a blob, as garbage collection does; manifests that have it stay.
+    pub fn forget_blob(&self, repository: &str, digest: Digest) {
+        self.inside().blobs.remove(&(repository.to_owned(), digest));
+    }
+
     /// Stores a blob and describes it as a layer.
     pub fn put_blob(&self, repository: &str, bytes: Bytes) -> Descriptor {
         let descriptor = Descriptor::of(media_type::OCI_LAYER, &bytes);

@@ -204,6 +204,75 @@ mod tests {
         assert_eq!(shape(&tree), None);
     }
 
+    /// Whatever of a tree of three files and a link is changed in one place, byte by byte and bit by bit, changes the digest.
+    #[test]
+    fn every_byte_and_every_bit_counts() {
+        type Node = (&'static str, Kind, u32, [u32; 2], Vec<u8>);
+        let nodes: Vec<Node> = vec![
+            ("a", Kind::File, 0o644, [0, 0], (0..=255).collect()),
+            ("a-b", Kind::File, 0o4755, [1, 2], vec![0; 70_000]),
+            ("ab", Kind::File, 0o600, [0, 7], Vec::new()),
+            ("l", Kind::Symlink("a-b".into()), 0o777, [0, 0], Vec::new()),
+        ];
+        let digest_of = |nodes: &[Node]| {
+            let mut changes = Changes::new();
+            for (path, kind, mode, [uid, gid], bytes) in nodes {
+                let size = bytes.len() as u64;
+                let meta = Meta { uid: *uid, gid: *gid, size, ..Meta::new(kind.clone(), *mode) };
+                let content =
+                    if meta.is_file() { Content::Bytes(bytes.clone().into()) } else { Content::None };
+                changes.insert(*path, Entry::Node { meta, content });
+            }
+            digest(&changes).expect("readable")
+        };
+        let mut seen = std::collections::BTreeSet::from([digest_of(&nodes)]);
+        let mut expected = 1;
+        let mut check = |change: &dyn Fn(&mut Node), at: usize| {
+            let mut changed = nodes.clone();
+            change(&mut changed[at]);
+            expected += 1;
+            seen.insert(digest_of(&changed));
+            assert_eq!(seen.len(), expected, "{:?}", changed[at].0);
+        };
+        for byte in 0..256 {
+            check(&|node| node.4[byte] ^= 1, 0);
+        }
+        for byte in [0, 1, 35_000, 65_535, 65_536, 69_999] {
+            check(&|node| node.4[byte] = 1, 1);
+        }
+        for at in 0..4 {
+            for bit in 0..12 {
+                check(&|node| node.2 ^= 1 << bit, at);
+            }
+            for (owner, bit) in (0..2).flat_map(|owner| (0..32).map(move |bit| (owner, bit))) {
+                check(&|node| node.3[owner] ^= 1 << bit, at);
+            }
+            check(&|node| node.0 = "a_", at);
+        }
+        check(&|node| node.4.push(0), 0);
+        check(&|node| node.4.truncate(69_999), 1);
+        check(&|node| node.4.push(0), 2);
+        check(&|node| node.1 = Kind::Symlink("a-c".into()), 3);
+        check(&|node| node.1 = Kind::Symlink("a".into()), 3);
+        check(&|node| node.1 = Kind::Directory, 2);
+    }
+
+    /// Framed by length: no name that looks like the end of one entry and the beginning of another (kaniko's fork, issue 911).
+    #[test]
+    fn entries_do_not_run_together() {
+        let empty = Digest::of(b"").to_string();
+        let two = |first: &str, second: &str| {
+            let mut changes = Changes::new();
+            for path in [first, second] {
+                let entry = Entry::Node { meta: Meta::new(Kind::File, 0o644), content: Content::None };
+                changes.insert(path, entry);
+            }
+            digest(&changes).expect("readable")
+        };
+        let (one, other) = (two("a", &format!("b{empty}c")), two(&format!("a{empty}b"), "c"));
+        assert_ne!(one, other);
+    }
+
     #[test]
     fn tells_trees_apart() {
         let plain = Meta::new(Kind::File, 0o644);
@@ -219,8 +288,12 @@ mod tests {
             tree("a", Meta::new(Kind::Symlink("x".into()), 0o644), b""),
             tree("a", Meta::new(Kind::Directory, 0o644), b""),
         ];
-        for other in different {
-            assert_ne!(base, other);
+        for other in &different {
+            assert_ne!(base, *other);
+        }
+        for (name, value) in [(&b"user.b"[..], &b"b"[..]), (b"user.a", b"c"), (b"user.", b"ab")] {
+            let xattrs = BTreeMap::from([(name.to_vec(), value.to_vec())]);
+            assert_ne!(tree("a", Meta { xattrs, ..plain.clone() }, b"x"), different[5], "{name:?}");
         }
         let later = Meta { mtime: Time::seconds(9), ..plain };
         assert_eq!(base, tree("a", later, b"x"), "times are no part of it");

@@ -262,6 +262,34 @@ fn every_field_of_a_copy_counts() {
     }
 }
 
+/// Asks of random pairs of whole inputs, which differ in one place or in many, that they share a key only if they are equal:
+/// 20,000 pairs, or as many as `RBUILD_KEY_PAIRS` says.
+#[test]
+fn no_two_inputs_share_a_key() {
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    #[expect(clippy::disallowed_methods, reason = "how long the test may take is said by hand")]
+    let pairs = std::env::var("RBUILD_KEY_PAIRS").map_or(20_000, |pairs| pairs.parse().expect("a number"));
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let digest = || (0u8..3).prop_map(|seed| Digest::of(&[seed]));
+    let platform = prop_oneof![Just("amd64"), Just("arm64")].prop_map(|arch| Platform::new("linux", arch));
+    let inputs = (proptest::option::of(digest()), kind(), platform, vec(digest(), 0..3));
+    let mut seen = std::collections::HashMap::<Digest, String>::new();
+    let mut one = || inputs.new_tree(&mut runner).expect("a value").current();
+    for _ in 0..pairs {
+        for (parent, kind, platform, inputs) in [one(), one()] {
+            let key = step_key(parent.as_ref(), &step(kind.clone()), &platform, &inputs);
+            let architecture = matches!(kind, StepKind::Run(_)).then_some(&platform.architecture);
+            let text = format!("{parent:?} {} {architecture:?} {inputs:?}", keyed(&kind));
+            let earlier = seen.entry(key).or_insert_with(|| text.clone());
+            assert_eq!(*earlier, text, "one key");
+        }
+    }
+    assert!(seen.len() > pairs / 4, "{} of {pairs} pairs are worth comparing", seen.len());
+}
+
 #[test]
 fn what_surrounds_a_step_counts() {
     let (parent, other) = (Digest::of(b"parent"), Digest::of(b"other"));

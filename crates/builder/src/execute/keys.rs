@@ -42,7 +42,7 @@ impl Executor {
         let read = copy::collect(step, &tree, self.making())?.take_changes()?;
         let Some(shape) = content::shape(&read) else { return Ok(None) };
         let shape = self.key(task.step, stage, "shape", &[shape]);
-        let ignores = self.settings.options.cache == CacheUse::Ignore;
+        let ignores = task.cache == CacheUse::Ignore;
         let known = self.has_read(&shape) || !ignores && self.cache.knows(&shape);
         Ok((!known).then_some(shape))
     }

@@ -140,6 +140,8 @@ pub(crate) struct Task<'a> {
     pub step: &'a Step,
     /// The stages that are done.
     pub done: &'a Done,
+    /// Whether results of earlier builds may be used.
+    pub cache: CacheUse,
 }
 
 impl Executor {
@@ -226,13 +228,13 @@ impl Executor {
     /// written where nothing of its shape was ever read. Waits while another step of this build makes the same.
     pub(crate) fn look_up(&self, task: Task<'_>, stage: &mut Stage) -> Result<Lookup<'_>, StepError> {
         let mut keys = Vec::from_iter(self.definition_key(task, stage)?);
-        let mut found = self.cached(&keys)?;
+        let mut found = self.cached(&keys, task.cache)?;
         let mut unread = None;
         if found.is_none() && (keys.is_empty() || !sources(task.step).is_empty()) {
             unread = self.unread_shape(task, stage)?;
             if unread.is_none() {
                 keys.push(self.content_key(task, stage, &Seen::default())?);
-                found = self.cached(&keys)?;
+                found = self.cached(&keys, task.cache)?;
             }
             if let Some(made) = &found {
                 self.record(&keys, made)?;
@@ -306,12 +308,12 @@ impl Executor {
     }
 
     /// The result under the last key; those before have been asked.
-    fn cached(&self, keys: &[Digest]) -> Result<Option<Made>, StepError> {
+    fn cached(&self, keys: &[Digest], cache: CacheUse) -> Result<Option<Made>, StepError> {
         let Some(key) = keys.last() else { return Ok(None) };
         if let Some(made) = self.made(key) {
             return Ok(Some(made));
         }
-        if self.settings.options.cache == CacheUse::Ignore {
+        if cache == CacheUse::Ignore {
             return Ok(None);
         }
         let found = self.cache.get(key).map_err(|source| StepError::snapshot("read the cache", source))?;
@@ -409,7 +411,7 @@ impl Executor {
         let mut hasher = KeyHasher::new("rbuild base tree");
         hasher.digest(&content::digest(&changes)?);
         let key = hasher.finish();
-        if let Some(made) = self.cached(&[key])? {
+        if let Some(made) = self.cached(&[key], self.settings.options.cache)? {
             return Ok(Some(made));
         }
         let layer = self.write(&changes)?;
@@ -436,6 +438,11 @@ impl Executor {
         self.snapshotter()?
             .commit(active, changes, chain)
             .map_err(|source| StepError::snapshot("keep the rootfs", source))
+    }
+
+    /// What was said of the build.
+    pub(crate) fn options(&self) -> &BuildOptions {
+        &self.settings.options
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -45,6 +45,8 @@ pub(crate) struct Stage {
     pub inherited: usize,
     /// The images that layers may have to be fetched from.
     pub bases: Vec<Arc<BaseImage>>,
+    /// Whether every layer above the base was made by an earlier build.
+    pub is_cached: bool,
     /// The rootfs as a value, when a step looked at it since the last that ran a process.
     pub draft: Option<Draft>,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// A stage above an image.
     pub(crate) fn new(image: Image, bases: Vec<Arc<BaseImage>>) -> Self {
-        Self { inherited: image.config.history.len(), image, bases, draft: None }
+        Self { inherited: image.config.history.len(), image, bases, is_cached: true, draft: None }
     }
 
     /// A stage above another stage.
@@ -61,6 +63,7 @@ impl Stage {
             image: other.image.clone(),
             inherited: other.inherited,
             bases: other.bases.clone(),
+            is_cached: other.is_cached,
             draft: None,
         }
     }

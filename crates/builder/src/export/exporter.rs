@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rbuild_image::Source as _;
 use rbuild_image::archive::{write_docker, write_oci_tree};
 use rbuild_layers::Changes;
 use rbuild_registry::Client;
@@ -23,17 +24,67 @@ pub(crate) struct Exporter<'a> {
     pub on_event: &'a OnEvent,
 }
 
+/// What became of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It was written.
+    Anew,
+    /// All its names stood for the same digest before.
+    Unchanged,
+}
+
 impl Exporter<'_> {
-    /// Writes all outputs, local ones first, and tells of each.
-    pub(crate) async fn write(&self, outputs: &Outputs) -> Result<(), BuildError> {
+    /// Writes all outputs, local ones first, and tells of each. Unchanged is the whole if everything with a name is, and
+    /// something has one.
+    pub(crate) async fn write(&self, outputs: &Outputs) -> Result<Written, BuildError> {
         let leaves = |kind: &&OutputKind| matches!(kind, OutputKind::Push(_));
         let (remote, here): (Vec<_>, Vec<_>) = outputs.kinds().iter().partition(leaves);
+        let (mut same, mut others) = (0, 0);
         for kind in here.into_iter().chain(remote) {
-            self.write_one(kind).await?;
+            let unchanged = self.stands(kind).await;
+            if !unchanged {
+                self.write_one(kind).await?;
+            }
+            match kind {
+                _ if unchanged => same += 1,
+                OutputKind::Push(_) | OutputKind::Store(_) => others += 1,
+                _ => {}
+            }
             let digest = has_digest(kind).then(|| self.product.descriptor.digest.to_string());
-            (self.on_event)(Event::Exported { output: describe(kind), digest });
+            (self.on_event)(Event::Exported { output: describe(kind), digest, unchanged });
         }
-        Ok(())
+        Ok(if same > 0 && others == 0 { Written::Unchanged } else { Written::Anew })
+    }
+
+    /// Whether all names of an output stand for the result already. Asked only when nothing was made: else it is sooner written.
+    async fn stands(&self, kind: &OutputKind) -> bool {
+        if !self.product.is_cached() {
+            return false;
+        }
+        match (kind, self.client) {
+            (OutputKind::Push(names), Some(client)) => {
+                push::is_there(&self.assembled(), client, names, self.on_event).await
+            }
+            (OutputKind::Store(names), _) if !names.is_empty() => {
+                let (store, digest) = (self.executor.store(), self.product.descriptor.digest);
+                for name in names {
+                    let stands =
+                        store.resolve(name).await.is_ok_and(|named| named.descriptor.digest == digest);
+                    if !stands || !self.is_stored() {
+                        return false;
+                    }
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the store has every blob of the result.
+    fn is_stored(&self) -> bool {
+        let (store, tree) = (self.executor.store(), self.product.tree());
+        let documents = tree.documents.iter().map(|document| rbuild_image::Digest::of(document));
+        tree.layers.iter().map(|layer| layer.digest).chain(documents).all(|digest| store.has_blob(&digest))
     }
 
     async fn write_one(&self, kind: &OutputKind) -> Result<(), BuildError> {

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 pub(crate) use annotations::Annotations;
 pub(crate) use assembled::Assembled;
-pub(crate) use exporter::Exporter;
+pub(crate) use exporter::{Exporter, Written};
 pub(crate) use outputs::Outputs;
 pub(crate) use places::Places;
 pub(crate) use product::{PlatformImage, Product};

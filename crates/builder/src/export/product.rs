@@ -68,6 +68,11 @@ impl Product {
         Some(Self { images, index, descriptor })
     }
 
+    /// Whether earlier builds made every layer above the bases.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.images.iter().all(|image| image.stage.is_cached)
+    }
+
     /// The index or the only manifest, as what is copied.
     pub(crate) fn root(&self) -> Resolved {
         let manifest = self.images.first().map(|image| image.finished.manifest.bytes());
@@ -88,6 +93,20 @@ impl Product {
             documents: documents.filter(|document| seen.insert(Digest::of(document))).collect(),
             layers: self.images.iter().flat_map(|image| &image.finished.manifest.value().layers).collect(),
         }
+    }
+
+    /// Everything that the index or manifest leads to, each once: manifests, configs and layers that registries have.
+    pub(crate) fn children(&self) -> Vec<Descriptor> {
+        let manifests = self.images.iter().map(|image| &image.descriptor).filter(|_| self.index.is_some());
+        let of_images = self.images.iter().flat_map(|image| {
+            let manifest = image.finished.manifest.value();
+            std::iter::once(&manifest.config).chain(&manifest.layers)
+        });
+        let foreign =
+            |child: &&Descriptor| media_type::is_foreign_layer(&child.media_type) && !child.urls.is_empty();
+        let mut seen = BTreeSet::new();
+        let once = manifests.chain(of_images).filter(|child| !foreign(child) && seen.insert(child.digest));
+        once.cloned().collect()
     }
 
     /// The document of a digest, when it is one of this product.

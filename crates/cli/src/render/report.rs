@@ -9,19 +9,21 @@ use rbuild_image::{Reference, names_registry};
 pub(crate) fn summary(options: &BuildOptions, built: &Built) -> String {
     let size = super::bytes(built.size);
     let mut lines = vec![format!("{} {size} in {:.1}s", built.digest(), built.duration.as_secs_f64())];
+    let pushed =
+        |name: &str| if built.unchanged { format!("unchanged {name}") } else { format!("pushed {name}") };
     for tag in &options.tags {
-        let pushed = match options.push {
+        let is_pushed = match options.push {
             Push::Always => true,
             Push::Never => false,
             Push::ByName => names_registry(tag),
         };
-        if pushed && (options.push == Push::Always || options.outputs.is_empty()) {
-            lines.push(format!("pushed {tag}"));
+        if is_pushed && (options.push == Push::Always || options.outputs.is_empty()) {
+            lines.push(pushed(tag));
         } else if options.outputs.is_empty() {
             lines.push(kept(tag));
         }
     }
-    lines.extend(options.outputs.iter().flat_map(|output| next_steps(&output.kind, &options.tags)));
+    lines.extend(options.outputs.iter().flat_map(|output| next_steps(&output.kind, &options.tags, &pushed)));
     if options.outputs.is_empty() && options.tags.is_empty() {
         lines.push("it has no name and stays in the store; name it with --tag".to_owned());
     }
@@ -36,7 +38,7 @@ fn kept(tag: &str) -> String {
 }
 
 /// Says of one output what can be done with it.
-fn next_steps(kind: &OutputKind, tags: &[String]) -> Vec<String> {
+fn next_steps(kind: &OutputKind, tags: &[String], pushed: &dyn Fn(&str) -> String) -> Vec<String> {
     let or_tags = |names: &[Reference]| match names {
         [] => tags.to_vec(),
         names => names.iter().map(Reference::familiar).collect(),
@@ -46,7 +48,7 @@ fn next_steps(kind: &OutputKind, tags: &[String]) -> Vec<String> {
         vec![format!("wrote {path}; {}", use_it.replace("{}", &path.to_string()))]
     };
     match kind {
-        OutputKind::Push(names) => or_tags(names).iter().map(|name| format!("pushed {name}")).collect(),
+        OutputKind::Push(names) => or_tags(names).iter().map(|name| pushed(name)).collect(),
         OutputKind::Store(names) => or_tags(names).iter().map(|name| kept(name)).collect(),
         OutputKind::Oci { dest: Destination::File(path), form: OciForm::Archive, .. } => {
             wrote(path, "`podman load -i {}` or `skopeo copy oci-archive:{} docker://…` takes it")
@@ -94,6 +96,7 @@ mod tests {
             names: Vec::new(),
             size: 12_345_678,
             duration: std::time::Duration::from_millis(3456),
+            unchanged: false,
         };
         let check = |tags: &[&str], push: Push, outputs: &[OutputKind], expect: &[&str]| {
             let attributes = LayerAttributes::default();

@@ -61,6 +61,7 @@ impl BuildSettings {
                 NetworkMode::Host => Network::Host,
             },
             cache: if args.no_cache { CacheUse::Ignore } else { CacheUse::Use },
+            no_cache_stages: args.no_cache_filter.iter().map(|name| name.trim().to_owned()).collect(),
             pull: if args.pull { Pull::Always } else { Pull::Missing },
             isolation: isolation(args.run.isolation.as_deref())?,
             secrets: run::secrets(&args.run.secret, environment)?,
@@ -308,6 +309,8 @@ mod tests {
         assert!(matches!(options.dockerfile, DockerfileSource::Path(path) if path.is_absolute()));
         assert_eq!(progress, ProgressMode::Quiet);
         assert_eq!(settings("--jobs 4").unwrap().options.jobs.map(NonZeroUsize::get), Some(4));
+        let filtered = settings("--no-cache-filter a,B --no-cache-filter c").unwrap().options;
+        assert_eq!(filtered.no_cache_stages, ["a", "B", "c"].map(str::to_owned).into());
         assert!(settings("--provenance=false --sbom=false").is_ok());
     }
 

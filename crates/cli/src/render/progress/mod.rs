@@ -23,6 +23,11 @@ fn retrying(failure: &str, tries: u32, delay: Duration) -> String {
     format!("{}; try {tries} failed, retrying in {:.1}s", one_line(failure), delay.as_secs_f64())
 }
 
+/// What became of an output.
+fn exported(unchanged: bool) -> &'static str {
+    if unchanged { "unchanged" } else { "exported" }
+}
+
 /// Draws events; `at` is the time since the build began.
 trait Draw: Send {
     fn draw(&mut self, event: &Event, at: Duration) -> io::Result<()>;

@@ -8,7 +8,7 @@ use rbuild_builder::event::{Event, OutputStream, StepId, Transfer, TransferState
 
 use super::Draw;
 use super::lines::Lines;
-use super::retrying;
+use super::{exported, retrying};
 use crate::render::diagnostic::Colour;
 use crate::render::{bytes, one_line};
 
@@ -152,10 +152,10 @@ impl<W: Write + Send> Draw for Plain<W> {
             }
             Event::Pull(transfer) => self.transfer("pull", transfer, at),
             Event::Push(transfer) => self.transfer("push", transfer, at),
-            Event::Exported { output, digest: Some(digest) } => {
-                writeln!(self.out, "exported {output} {digest}")
+            Event::Exported { output, digest, unchanged } => {
+                let digest = digest.as_ref().map(|digest| format!(" {digest}")).unwrap_or_default();
+                writeln!(self.out, "{} {output}{digest}", exported(*unchanged))
             }
-            Event::Exported { output, digest: None } => writeln!(self.out, "exported {output}"),
             event => self.step(event, at),
         }
     }
@@ -253,7 +253,14 @@ mod tests {
                 (8000, Event::Pull(transfer(48_600_000, TransferState::Finished))),
                 (8000, Event::Push(transfer(0, TransferState::Mounted))),
                 (8000, Event::Push(transfer(0, TransferState::Exists))),
-                (9000, Event::Exported { output: "oci out.tar".into(), digest: Some("sha256:bb".into()) }),
+                (
+                    9000,
+                    Event::Exported {
+                        output: "oci out.tar".into(),
+                        digest: Some("sha256:bb".into()),
+                        unchanged: false,
+                    },
+                ),
             ],
             "pull debian sha256:aa 20.0MB of 48.6MB, 3.33MB/s\n\
              pull debian sha256:aa 48.6MB done, 6.08MB/s\n\

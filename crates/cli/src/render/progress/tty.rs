@@ -158,7 +158,9 @@ impl Draw for Tty {
             Event::Retrying { failure, tries, delay } => self.view.println(retrying(failure, *tries, *delay)),
             Event::Pull(transfer) => self.transfer(Verb::Pull, transfer),
             Event::Push(transfer) => self.transfer(Verb::Push, transfer),
-            Event::Exported { output, .. } => self.view.println(format!("exported {output}")),
+            Event::Exported { output, unchanged, .. } => {
+                self.view.println(format!("{} {output}", super::exported(*unchanged)))
+            }
             event => self.step(event),
         }
     }
