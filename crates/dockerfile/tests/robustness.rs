@@ -218,11 +218,19 @@ fn our_words(text: &str) -> Vec<Vec<String>> {
     nodes.map(|node| node.args).collect()
 }
 
+/// Whether no two stages have the same name, which BuildKit only warns of.
+fn has_distinct_names(text: &str) -> bool {
+    let names = text.lines().filter_map(|line| line.strip_prefix("FROM ")?.split_once(" AS "));
+    let names: Vec<_> = names.map(|(_, name)| name.to_lowercase()).collect();
+    names.iter().collect::<std::collections::BTreeSet<_>>().len() == names.len()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn another_parser_agrees(text in ordinary()) {
+        prop_assume!(has_distinct_names(&text));
         prop_assert_eq!(ours(&text), theirs(&text));
         prop_assert_eq!(our_words(&text), their_words(&text));
     }
@@ -238,6 +246,7 @@ fn known_divergences() {
     // Heredocs that do not stand at the start of a RUN, or behind a space.
     check("FROM a\nRUN cat <<A <<B\nx\nA\ny\nB\n", true);
     check("FROM a\nRUN << EOF\nx\nEOF\n", true);
+    check("FROM a AS n\nFROM b AS n\n", true);
     check("FROM a\nRUN echo $((1 <<2))\n", false);
     check("FROM a\nCOPY -- --x /y\n", true);
     check("FROM a\nENTRYPOINT []\n", true);
