@@ -42,6 +42,11 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// How many files and folders it has beside the context.
+    pub(crate) fn entries(&self) -> usize {
+        std::fs::read_dir(self.dir.path()).map(Iterator::count).unwrap_or_default()
+    }
+
     pub(crate) fn store(&self) -> PathBuf {
         self.path("store")
     }

@@ -159,6 +159,9 @@ impl Build {
         let started = Instant::now();
         let _guard = CancelOnDrop(self.cancel.clone());
         let store = self.given_store()?;
+        if let Some(message) = store.locks().remark() {
+            (self.on_event)(Event::Notice { message });
+        }
         let remotes = self.remotes()?;
         let context = self.open(&remotes).await?;
         let dockerfile = self.parse(&context)?;
@@ -187,7 +190,7 @@ impl Build {
         let jobs = self.options.jobs.unwrap_or_else(processors);
         let run = tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile, jobs));
         let stages = match run.await {
-            Ok(result) => result?,
+            Ok(result) => result.inspect_err(|_| executor.keep_records())?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return Err(BuildError::Cancelled),
         };
@@ -197,7 +200,11 @@ impl Build {
         };
 
         // while the image is on its way, the disk has nothing else to do
-        let synced = tokio::task::spawn_blocking(move || store.sync());
+        let worker = Arc::clone(&executor);
+        let synced = tokio::task::spawn_blocking(move || {
+            worker.keep_records();
+            store.sync()
+        });
         let created = executor.clock().epoch_text();
         let product = Product::new(stages, &platforms, &annotations, created).ok_or(BuildError::Cancelled)?;
         let client = self.client.as_ref();
@@ -276,7 +283,7 @@ impl Build {
         }
         candidates.push(dir.join(".dockerignore"));
         let ignore = ContextDir::ignore_file(&candidates)?;
-        let tree = Arc::new(ContextDir::open(dir, ignore)?);
+        let tree = Arc::new(ContextDir::open(dir, ignore)?.remembering(&self.given_store()?));
         Ok(OpenedContext { tree: Some(tree), ..OpenedContext::default() })
     }
 

@@ -60,6 +60,13 @@ pub enum Event {
         /// The instruction as it is shown.
         display: String,
     },
+    /// A step was not in the cache; told only when [`BuildOptions::explain`](crate::BuildOptions::explain) asks for it.
+    StepMissed {
+        /// Which step.
+        id: StepId,
+        /// What is different from the nearest step of an earlier build, at least one.
+        reasons: Vec<Reason>,
+    },
     /// A step's process wrote something; not necessarily whole lines.
     StepOutput {
         /// Which step.
@@ -142,6 +149,27 @@ pub enum Event {
         /// Whether every name it was given stood for this digest before.
         unchanged: bool,
     },
+}
+
+/// One thing for which a step was not in the cache, as `file src/main.c` and `changed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// What: `file PATH`, `ARG NAME`, `ENV NAME`, `base image NAME`, `step INSTRUCTION`, `command`, `destination`, a flag.
+    pub input: String,
+    /// What about it: `changed`, `is new`, `is gone`, `is A, was B`.
+    pub change: String,
+}
+
+impl Reason {
+    pub(crate) fn new(input: impl Into<String>, change: impl Into<String>) -> Self {
+        Self { input: input.into(), change: change.into() }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.input, self.change)
+    }
 }
 
 /// A Dockerfile as it was read, for what shows its lines.

@@ -212,6 +212,9 @@ pub struct BuildOptions {
     /// Stages whose steps are executed whatever the cache holds, by name, in upper or lower case. As in BuildKit the steps of other stages
     /// are not, unless these give them something else to read; names that no stage has are passed over.
     pub no_cache_stages: BTreeSet<String>,
+    /// Whether [`Event::StepMissed`](crate::Event::StepMissed) tells why steps were not in the cache. A large COPY is read twice for it when nothing
+    /// like it was ever read.
+    pub explain: bool,
     /// Whether names in the store are looked up again.
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.

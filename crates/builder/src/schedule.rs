@@ -227,6 +227,10 @@ impl<'a> Schedule<'a> {
                 stage
             }
         };
+        stage.name.clone_from(&planned.name);
+        if let Base::Image(request) = &planned.base {
+            stage.below = format!("base image {}", request.name);
+        }
         // A step's key takes the platform from here.
         let Image { config, .. } = &mut stage.image;
         config.os.clone_from(&planned.platform.os);
@@ -256,7 +260,9 @@ impl<'a> Schedule<'a> {
 
     fn execute(&self, step: &Step, stage: &mut Stage, place: Place<'_>) -> Result<(), BuildError> {
         let (id, since) = (place.id, Instant::now());
-        let task = Task { id, step, done: &self.done, cache: self.cache_of(place.stage) };
+        let Place { stage: planned, number, .. } = place;
+        let cache = self.cache_of(planned);
+        let task = Task { id, step, stage: planned, number, done: &self.done, cache };
         let found = self.executor.look_up(task, stage);
         // A build that cannot run its RUN steps says so before it makes anything; one that is all cached never asks.
         if self.has_run && matches!(found, Ok(Lookup::Miss(_))) {
@@ -273,6 +279,13 @@ impl<'a> Schedule<'a> {
             total: place.total,
             display: step.display.clone(),
         });
+        if let Ok(Lookup::Miss(missed)) = &found
+            && self.executor.options().explain
+        {
+            let reasons = self.executor.reasons(task, missed.inputs());
+            let reasons = reasons.map_err(|error| self.locate(error, step, place))?;
+            self.executor.emit(Event::StepMissed { id, reasons });
+        }
         let made = match found {
             Ok(Lookup::Hit(made)) => Ok(*made),
             Ok(Lookup::Miss(claim)) => self.executor.make(task, stage, &claim),
@@ -283,6 +296,7 @@ impl<'a> Schedule<'a> {
             Ok(Made { layer, created, cached }) => {
                 let layer_size = Some(layer.descriptor.size);
                 stage.is_cached &= cached;
+                stage.below = format!("step {}", step.display.lines().next().unwrap_or_default());
                 stage.append(layer, step.history.clone().unwrap_or_default(), created);
                 self.executor.emit(Event::StepFinished { id, cached, duration, layer_size });
                 Ok(())
@@ -303,7 +317,9 @@ impl<'a> Schedule<'a> {
     /// Whether the steps of a stage may take results of earlier builds.
     fn cache_of(&self, stage: &PlannedStage) -> CacheUse {
         let options = self.executor.options();
-        match options.no_cache_stages.iter().any(|name| name.eq_ignore_ascii_case(&stage.name)) {
+        // where there are several platforms, they stand before the name
+        let name = stage.name.rsplit(' ').next().unwrap_or_default();
+        match options.no_cache_stages.iter().any(|wanted| wanted.eq_ignore_ascii_case(name)) {
             true => CacheUse::Ignore,
             false => options.cache,
         }

@@ -129,6 +129,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "STAGE,…", value_delimiter = ',', conflicts_with = "no_cache")]
     pub(crate) no_cache_filter: Vec<String>,
 
+    /// Say of every step that is not in the cache why not: which file, argument, base or flag changed
+    #[arg(long)]
+    pub(crate) explain: bool,
+
     /// Ask the registry for base images even when the store has them
     #[arg(long)]
     pub(crate) pull: bool,

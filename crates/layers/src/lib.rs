@@ -47,7 +47,7 @@ pub use archive::{ImageArchive, ImageArchiveError};
 pub use change::{Changes, Content, Entry, Opener};
 pub use changes::from_upper;
 pub use compress::{Compression, CompressionError, Encoding};
-pub use listing::{Listing, NameKind};
+pub use listing::{Listing, NameKind, Stamp};
 pub use meta::{Kind, Meta, Time};
 pub use owner::{Owner, OwnerTable, Ownership};
 pub use root::{FileId, Root, RootError};

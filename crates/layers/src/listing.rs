@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::directory::Directory;
-use crate::meta::Meta;
+use crate::directory::{Directory, Status};
+use crate::meta::{Meta, Time};
 use crate::root::{FileId, Root, RootError};
 
 /// An open directory and the names that were in it when it was opened.
@@ -16,6 +16,30 @@ pub struct Listing {
     directory: Directory,
     path: PathBuf,
     names: Vec<(OsString, NameKind)>,
+}
+
+/// What moves when the bytes of a file are written, or another file takes its place.
+///
+/// Everybody can set the time of modification, nobody but the kernel that of the last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The device.
+    pub dev: u64,
+    /// The inode.
+    pub ino: u64,
+    /// The length in bytes.
+    pub size: u64,
+    /// The time of modification.
+    pub mtime: Time,
+    /// The time of the last change, of bytes or attributes.
+    pub ctime: Time,
+}
+
+impl Stamp {
+    fn new(status: &Status) -> Self {
+        let Status { dev, ino, size, mtime, ctime, .. } = *status;
+        Self { dev, ino, size, mtime, ctime }
+    }
 }
 
 /// What a listing tells of a name without a look at it.
@@ -66,9 +90,17 @@ impl Listing {
     /// # Errors
     /// The name cannot be looked at.
     pub fn metadata(&self, name: &OsStr) -> Result<Option<(Meta, FileId)>, RootError> {
+        Ok(self.stamped(name)?.map(|(meta, id, _)| (meta, id)))
+    }
+
+    /// Does what [`Listing::metadata`] does, and returns the stamp of the same look.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn stamped(&self, name: &OsStr) -> Result<Option<(Meta, FileId, Stamp)>, RootError> {
         let found = match self.directory.status(name) {
             Ok(Some(status)) => match self.directory.meta(name, &status) {
-                Ok(meta) => Ok(Some((meta, FileId::new(0, &status)))),
+                Ok(meta) => Ok(Some((meta, FileId::new(0, &status), Stamp::new(&status)))),
                 // it went between the two looks
                 Err(Errno::NOENT) => Ok(None),
                 Err(errno) => Err(errno),
@@ -77,6 +109,24 @@ impl Listing {
             Err(errno) => Err(errno),
         };
         found.map_err(|errno| RootError::at("look at", &self.path.join(name))(errno))
+    }
+
+    /// Looks at a name for its stamp alone; none if it is gone.
+    ///
+    /// # Errors
+    /// The name cannot be looked at.
+    pub fn stamp(&self, name: &OsStr) -> Result<Option<Stamp>, RootError> {
+        let status = self.directory.status(name).map_err(RootError::at("look at", &self.path.join(name)))?;
+        Ok(status.map(|status| Stamp::new(&status)))
+    }
+
+    /// Looks at the directory itself.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn own_stamp(&self) -> Result<Stamp, RootError> {
+        let status = self.directory.own_status().map_err(RootError::at("look at", &self.path))?;
+        Ok(Stamp::new(&status))
     }
 }
 
@@ -98,7 +148,11 @@ mod tests {
         assert_eq!(names, kinds.map(|(name, kind)| (OsStr::new(name), kind)));
         let (meta, id) = listing.metadata(OsStr::new("a")).unwrap().unwrap();
         assert_eq!((meta.size, id.nlink), (1, 2));
-        assert_eq!(Some(meta), root.metadata(Path::new("d/a")).unwrap());
+        assert_eq!(Some(&meta), root.metadata(Path::new("d/a")).unwrap().as_ref());
+        let stamp = listing.stamp(OsStr::new("a")).unwrap().unwrap();
+        assert_eq!((stamp.ino, stamp.size, stamp.mtime), (id.ino, 1, meta.mtime));
+        assert!(stamp.ctime >= stamp.mtime && listing.own_stamp().unwrap().ctime >= stamp.ctime);
+        assert_eq!(listing.stamped(OsStr::new("a")).unwrap(), Some((meta.clone(), id, stamp)));
         assert_eq!(listing.metadata(OsStr::new("gone")).unwrap(), None);
         assert!(root.list(Path::new("l")).is_err() && root.list(Path::new("d/a")).is_err());
     }

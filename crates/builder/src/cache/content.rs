@@ -8,13 +8,32 @@ use rbuild_image::{Digest, Digester};
 use rbuild_layers::{Changes, Content, Entry, Kind, Meta, Opener, RootError};
 
 use super::key::KeyHasher;
+use crate::context::ContextDir;
 
 /// Computes the digest of a tree.
 ///
 /// # Errors
 /// A file cannot be read.
 pub fn digest(tree: &Changes) -> Result<Digest, RootError> {
-    digest_seen(tree, &Seen::default())
+    Ok(Reading::default().contents(tree)?.digest)
+}
+
+/// What a tree holds.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// The digest of everything that counts.
+    pub digest: Digest,
+    /// The digests of the bytes of its files, in the order of the tree.
+    pub files: Vec<Digest>,
+}
+
+/// What is known of files that a tree names, so that they need not be read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reading<'a> {
+    /// What this build has just read, where that is what counts and not what stood there before.
+    pub seen: Option<&'a Seen>,
+    /// What remembers the files of earlier builds, and of this one for later ones.
+    pub context: Option<&'a ContextDir>,
 }
 
 /// Digests of the bytes of files that were read already.
@@ -70,37 +89,56 @@ pub fn shape(tree: &Changes) -> Option<Digest> {
     (tree.len() >= FEW_FILES || bytes >= FEW_BYTES).then(|| hasher.finish())
 }
 
-/// Does what [`digest`] does, and reads only the files that are not among `seen`.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn digest_seen(tree: &Changes, seen: &Seen) -> Result<Digest, RootError> {
-    let mut hasher = KeyHasher::new("rbuild content");
-    let mut files = Files { opener: Opener::default(), buffer: vec![0; 64 << 10] };
-    hasher.number(tree.len() as u64);
-    for (path, entry) in tree.iter() {
-        hasher.bytes(path.as_os_str().as_encoded_bytes());
-        match entry {
-            Entry::Node { meta, content } => {
-                add_meta(hasher.choice(0), meta);
-                if meta.is_file() {
-                    let bytes = match seen.get(content) {
-                        Some(digest) => digest,
-                        None => files.digest(content, meta.size)?,
-                    };
-                    hasher.digest(&bytes);
+impl Reading<'_> {
+    /// Does what [`digest`] does, and reads only the files that are not known.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(crate) fn contents(self, tree: &Changes) -> Result<Contents, RootError> {
+        let mut hasher = KeyHasher::new("rbuild content");
+        let mut files = Files { opener: Opener::default(), buffer: vec![0; 64 << 10] };
+        let mut digests = Vec::new();
+        hasher.number(tree.len() as u64);
+        for (path, entry) in tree.iter() {
+            hasher.bytes(path.as_os_str().as_encoded_bytes());
+            match entry {
+                Entry::Node { meta, content } => {
+                    add_meta(hasher.choice(0), meta);
+                    if meta.is_file() {
+                        let bytes = self.file(content, meta.size, &mut files)?;
+                        hasher.digest(&bytes);
+                        digests.push(bytes);
+                    }
                 }
+                Entry::HardLink(target) => {
+                    hasher.choice(1).bytes(target.as_os_str().as_encoded_bytes());
+                }
+                Entry::Whiteout => {
+                    hasher.choice(2);
+                }
+                Entry::Opaque(meta) => add_meta(hasher.choice(3), meta),
             }
-            Entry::HardLink(target) => {
-                hasher.choice(1).bytes(target.as_os_str().as_encoded_bytes());
-            }
-            Entry::Whiteout => {
-                hasher.choice(2);
-            }
-            Entry::Opaque(meta) => add_meta(hasher.choice(3), meta),
         }
+        Ok(Contents { digest: hasher.finish(), files: digests })
     }
-    Ok(hasher.finish())
+
+    fn file(self, content: &Content, size: u64, files: &mut Files) -> Result<Digest, RootError> {
+        let known = match self.seen {
+            Some(seen) => seen.get(content),
+            None => self.context.and_then(|context| context.known_digest(content)),
+        };
+        if let (Some(known), None) = (known, self.seen) {
+            return Ok(known);
+        }
+        let digest = match known {
+            Some(digest) => digest,
+            None => files.digest(content, size)?,
+        };
+        if let Some(context) = self.context {
+            context.learn(content, digest);
+        }
+        Ok(digest)
+    }
 }
 
 fn add_meta(hasher: &mut KeyHasher, meta: &Meta) {
@@ -192,7 +230,8 @@ mod tests {
         let read = digest(&tree).expect("readable");
         let of_shape = shape(&tree);
         std::fs::write(directory.path().join("b"), vec![8; FEW_BYTES as usize]).expect("a file");
-        assert_eq!(digest_seen(&tree, &seen).expect("not read"), read);
+        let reading = Reading { seen: Some(&seen), context: None };
+        assert_eq!(reading.contents(&tree).expect("not read").digest, read);
         assert_ne!(digest(&tree).expect("readable"), read);
         assert!(of_shape.is_some() && shape(&tree) == of_shape, "bytes are no part of the shape");
         let Some(Entry::Node { meta, .. }) = tree.iter_mut().last().map(|(_, entry)| entry) else {

@@ -51,6 +51,13 @@ impl KeyHasher {
         hasher
     }
 
+    /// Makes the digest of a few parts that name something.
+    pub(crate) fn name(kind: &str, add: impl FnOnce(&mut Self)) -> Digest {
+        let mut hasher = Self::new(kind);
+        add(&mut hasher);
+        hasher.finish()
+    }
+
     /// Adds bytes.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(bytes.len() as u64);

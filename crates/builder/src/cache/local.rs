@@ -5,6 +5,9 @@ use rbuild_layers::store::StoreDirError;
 use rbuild_layers::{LayerOptions, Store};
 use serde::{Deserialize, Serialize};
 
+use super::inputs::StepInputs;
+use super::listing::FileList;
+
 /// Remembers which layer a step made.
 ///
 /// Entries of layers that were made with another compression, level or time limit are not found.
@@ -71,6 +74,37 @@ impl LocalCache {
     /// The store cannot be written.
     pub fn remember(&self, shape: &Digest) -> Result<(), StoreDirError> {
         self.store.cache_put(&format!("shapes/{}", shape.hex()), b"")
+    }
+
+    /// Reads what steps of earlier builds of an image were made of; what cannot be read is forgotten.
+    pub(crate) fn records(&self, image: &str) -> Vec<StepInputs> {
+        let bytes = self.store.cache_get(&format!("inputs/{image}")).ok().flatten();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Keeps records of an image. What cannot be written is not kept.
+    pub(crate) fn keep_records(&self, image: &str, records: &[StepInputs]) {
+        if let Ok(bytes) = serde_json::to_vec(records) {
+            let _ = self.store.cache_put(&format!("inputs/{image}"), &bytes);
+        }
+    }
+
+    /// Tells whether there is a list of a tree, by the digest of its content.
+    pub(crate) fn has_list(&self, content: &Digest) -> bool {
+        self.store.path().join("cache/trees").join(content.hex()).exists()
+    }
+
+    /// Reads the list of a tree.
+    pub(crate) fn list(&self, content: &Digest) -> Option<FileList> {
+        let bytes = self.store.cache_get(&format!("trees/{}", content.hex())).ok().flatten()?;
+        FileList::decode(&bytes)
+    }
+
+    /// Keeps the list of a tree, if it is not too large. What cannot be written is not kept.
+    pub(crate) fn keep_list(&self, content: &Digest, list: &FileList) {
+        if let Some(bytes) = list.encode() {
+            let _ = self.store.cache_put(&format!("trees/{}", content.hex()), &bytes);
+        }
     }
 
     fn name(&self, key: &Digest) -> String {

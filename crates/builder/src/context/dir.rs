@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rbuild_dockerfile::IgnoreFile;
-use rbuild_layers::{Content, FileId, Kind, Meta, Root, RootError, Time, View};
+use rbuild_image::Digest;
+use rbuild_layers::{Content, FileId, Kind, Meta, Root, RootError, Stamp, Store, Time, View};
 use thiserror::Error;
 
-use super::listings::Listings;
+use super::digests::FileDigests;
+use super::listings::{Listing, Listings};
 
 /// Bytes an ignore file may have.
 const MAX_IGNORE_FILE: u64 = 4 << 20;
@@ -85,6 +87,7 @@ impl Normalise {
 pub struct ContextDir {
     listings: Listings,
     normalise: Normalise,
+    digests: Option<FileDigests>,
 }
 
 impl ContextDir {
@@ -94,17 +97,57 @@ impl ContextDir {
     /// [`ContextError::Open`]
     pub fn open(path: &Path, ignore: Option<IgnoreFile>) -> Result<Self, ContextError> {
         let root = Root::open(path).map_err(|source| ContextError::Open { path: path.to_owned(), source })?;
-        Ok(Self { listings: Listings::new(root, ignore), normalise: Normalise::Owners })
+        Ok(Self { listings: Listings::new(root, ignore), normalise: Normalise::Owners, digests: None })
     }
 
     /// Takes an open directory whose files have the attributes that it says.
     pub fn exact(root: Root) -> Self {
-        Self { listings: Listings::new(root, None), normalise: Normalise::Nothing }
+        Self { listings: Listings::new(root, None), normalise: Normalise::Nothing, digests: None }
     }
 
     /// Gives the files other attributes than a local directory's have.
     pub fn normalised(self, normalise: Normalise) -> Self {
         Self { normalise, ..self }
+    }
+
+    /// Remembers digests of files in `store`, and knows those that earlier builds remembered there, where the file system tells whether a
+    /// file has changed.
+    pub(crate) fn remembering(self, store: &Store) -> Self {
+        Self { digests: FileDigests::open(self.listings.root(), store), ..self }
+    }
+
+    /// The digest of a file's bytes, if an earlier build read them and they have not changed since.
+    pub(crate) fn known_digest(&self, content: &Content) -> Option<Digest> {
+        let (digests, path) = (self.digests.as_ref()?, self.own_path(content)?);
+        digests.get(&self.stamp(path)?)
+    }
+
+    /// Takes the digest of bytes that were read, to be kept with others.
+    pub(crate) fn learn(&self, content: &Content, digest: Digest) {
+        let Some((digests, path)) = self.digests.as_ref().zip(self.own_path(content)) else { return };
+        if let Some(stamp) = self.stamp(path) {
+            digests.add(path, stamp, digest);
+        }
+    }
+
+    /// Keeps what was learned for later builds.
+    pub(crate) fn keep_digests(&self) {
+        if let Some(digests) = &self.digests {
+            digests.keep(self.listings.root());
+        }
+    }
+
+    /// The path of content that is a file of this directory.
+    fn own_path<'c>(&self, content: &'c Content) -> Option<&'c Path> {
+        match content {
+            Content::Path { root, path } if root.path() == self.path() => Some(path),
+            _ => None,
+        }
+    }
+
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        let (parent, name) = (path.parent()?, path.file_name()?);
+        self.listings.get(parent, name, Listing::stamp).ok().flatten()
     }
 
     /// Reads the first ignore file there is of `candidates`; `None` when there is none.

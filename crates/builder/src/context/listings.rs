@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use rbuild_dockerfile::IgnoreFile;
 use rbuild_dockerfile::ignore::ParentMatch;
-use rbuild_layers::{FileId, Meta, NameKind, Root, RootError};
+use rbuild_layers::{FileId, Meta, NameKind, Root, RootError, Stamp, Time};
 
 /// Threads that list directories ahead; more would wait for the kernel's locks on directories.
 const MAX_READERS: usize = 8;
@@ -34,10 +34,20 @@ pub(super) struct Listed {
 pub(super) struct Listing {
     pub(super) meta: Meta,
     pub(super) id: FileId,
+    /// When the inode last changed.
+    pub(super) ctime: Time,
     /// Which patterns match a directory; none of anything else.
     patterns: Option<Box<ParentMatch>>,
     /// Whether it is there; found when it is asked for where that depends on what is below it.
     shown: OnceLock<bool>,
+}
+
+impl Listing {
+    /// What tells whether the file has changed since.
+    pub(super) fn stamp(&self) -> Stamp {
+        let Self { meta, id, ctime, .. } = self;
+        Stamp { dev: id.dev, ino: id.ino, size: meta.size, mtime: meta.mtime, ctime: *ctime }
+    }
 }
 
 impl Listed {
@@ -134,8 +144,8 @@ impl Listings {
             text.truncate(start);
             text.push_str(&name.to_string_lossy());
             let Some((shown, patterns)) = self.judge(&text, kind, above) else { continue };
-            if let Some((meta, id)) = listing.metadata(name)? {
-                entries.push((name.into(), Listing { meta, id, patterns, shown }));
+            if let Some((meta, id, Stamp { ctime, .. })) = listing.stamped(name)? {
+                entries.push((name.into(), Listing { meta, id, ctime, patterns, shown }));
             }
         }
         entries.shrink_to_fit();

@@ -1,6 +1,7 @@
 //! Where the files of a build come from: the build context and the named ones.
 
 mod archive;
+mod digests;
 mod dir;
 mod git;
 mod git_error;

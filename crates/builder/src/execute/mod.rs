@@ -10,6 +10,7 @@ mod copier_tests;
 mod copy;
 mod draft;
 mod error;
+mod explain;
 mod history;
 mod host_credentials;
 mod keys;
@@ -28,6 +29,7 @@ mod selection;
 mod stage;
 mod supplies;
 mod tree;
+mod trees;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +37,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_image::{Digest, Layer};
 use rbuild_layers::{
-    Active, Changes, LayerOptions, Overlay, Plain, Scratch, Snapshotter, Store, View, recompress,
-    write_layer, write_layer_seeing,
+    Active, Changes, LayerOptions, Overlay, Plain, Scratch, Snapshotter, Store, recompress, write_layer,
+    write_layer_seeing,
 };
 use rbuild_sandbox::{Cancel, CgroupParent, Isolation, RootfsForm, Sandbox};
 
@@ -54,6 +56,7 @@ pub use user::UserError;
 
 use crate::build::OnEvent;
 use crate::cache::content::{self, Seen};
+use crate::cache::inputs::StepInputs;
 use crate::cache::key::KeyHasher;
 use crate::cache::local::{LocalCache, StepResult};
 use crate::context::ContextDir;
@@ -62,10 +65,10 @@ use crate::event::{Event, StepId};
 use crate::export::ExportError;
 use crate::images::{BaseImage, Images, Origin};
 use crate::options::{BuildOptions, CacheUse};
-use crate::plan::{ImageRequest, Source, Step, StepKind};
+use crate::plan::{ImageRequest, PlannedStage, Source, Step, StepKind};
 use claims::{Claim, Claims};
 use copy::Making;
-use draft::Draft;
+use explain::Records;
 use network_files::NetworkFiles;
 use tree::Tree;
 
@@ -92,6 +95,8 @@ pub(crate) struct Executor {
     made: Mutex<BTreeMap<Digest, Made>>,
     /// Shapes of what this build has read.
     shapes: Mutex<BTreeSet<Digest>>,
+    /// What steps are made of.
+    records: Records,
     /// Steps that are being executed, by key.
     steps: Claims,
     /// Layers that are being fetched, by digest.
@@ -120,7 +125,7 @@ pub(crate) enum Lookup<'a> {
     /// It did, or another step of this build did.
     Hit(Box<Made>),
     /// It did not: nobody else makes it meanwhile.
-    Miss(Missed<'a>),
+    Miss(Box<Missed<'a>>),
 }
 
 /// What is to be made, and recorded under these keys.
@@ -128,9 +133,17 @@ pub(crate) enum Lookup<'a> {
 pub(crate) struct Missed<'a> {
     /// Keeps others from making the same.
     _claim: Claim<'a>,
-    keys: Vec<Digest>,
+    /// The keys that missed, and what they are made of, as far as that was looked at.
+    inputs: StepInputs,
     /// The shape of what is read, if nothing of that shape was read before: the key of its content comes with its layer.
     unread: Option<Digest>,
+}
+
+impl Missed<'_> {
+    /// What the step is made of.
+    pub(crate) fn inputs(&self) -> &StepInputs {
+        &self.inputs
+    }
 }
 
 /// A step and where it stands.
@@ -138,6 +151,9 @@ pub(crate) struct Missed<'a> {
 pub(crate) struct Task<'a> {
     pub id: StepId,
     pub step: &'a Step,
+    /// The stage it belongs to, and its 1-based number in it.
+    pub stage: &'a PlannedStage,
+    pub number: usize,
     /// The stages that are done.
     pub done: &'a Done,
     /// Whether results of earlier builds may be used.
@@ -158,6 +174,7 @@ impl Executor {
             cache: LocalCache::new(settings.store.clone(), &settings.layers),
             made: Mutex::default(),
             shapes: Mutex::default(),
+            records: Records::new(&settings.options),
             steps: Claims::default(),
             fetches: Claims::default(),
             network_files,
@@ -229,11 +246,13 @@ impl Executor {
     pub(crate) fn look_up(&self, task: Task<'_>, stage: &mut Stage) -> Result<Lookup<'_>, StepError> {
         let mut keys = Vec::from_iter(self.definition_key(task, stage)?);
         let mut found = self.cached(&keys, task.cache)?;
-        let mut unread = None;
+        let (mut unread, mut contents) = (None, Vec::new());
         if found.is_none() && (keys.is_empty() || !sources(task.step).is_empty()) {
             unread = self.unread_shape(task, stage)?;
             if unread.is_none() {
-                keys.push(self.content_key(task, stage, &Seen::default())?);
+                let (key, read) = self.content_key(task, stage, None)?;
+                keys.push(key);
+                contents = read;
                 found = self.cached(&keys, task.cache)?;
             }
             if let Some(made) = &found {
@@ -249,11 +268,13 @@ impl Executor {
                     return self.look_up(task, stage);
                 }
                 let Some(made) = keys.iter().find_map(|key| self.made(key)) else {
-                    return Ok(Lookup::Miss(Missed { _claim: claim, keys, unread }));
+                    let inputs = self.inputs(task, stage, &keys, &contents)?;
+                    return Ok(Lookup::Miss(Box::new(Missed { _claim: claim, inputs, unread })));
                 };
                 made
             }
         };
+        self.note_hit(task, stage, &keys, &contents)?;
         stage.draft = None;
         Ok(Lookup::Hit(Box::new(made)))
     }
@@ -265,22 +286,21 @@ impl Executor {
         stage: &mut Stage,
         missed: &Missed<'_>,
     ) -> Result<Made, StepError> {
-        let mut keys = missed.keys.clone();
+        let mut inputs = missed.inputs.clone();
+        // a directory may change while it is read: what counts is what was read
+        let may_change = self.reads_directory(task)?;
+        let mut seen = Seen::default();
         let layer = match &task.step.kind {
             StepKind::Run(step) => run::run(self, task, step, stage)?,
             StepKind::Copy(step) => {
                 let tree = self.tree(&step.from, task.done)?;
                 let draft = self.draft(stage)?;
                 let changes = copy::run(step, &tree, draft, self.making())?;
-                let mut seen = Seen::default();
-                let layer = match missed.unread {
-                    Some(_) => self.write_seeing(&changes, &mut seen)?,
-                    None => self.write(&changes)?,
+                let layer = match missed.unread.is_some() || may_change {
+                    true => self.write_seeing(&changes, &mut seen)?,
+                    false => self.write(&changes)?,
                 };
                 copy::keep(step, changes, draft)?;
-                if missed.unread.is_some() {
-                    keys.push(self.content_key(task, stage, &seen)?);
-                }
                 layer
             }
             StepKind::Workdir(step) => {
@@ -293,8 +313,19 @@ impl Executor {
             }
             StepKind::Configure => self.write(&Changes::new())?,
         };
+        if missed.unread.is_some() || may_change {
+            let (key, read) = self.content_key(task, stage, Some(&seen))?;
+            match missed.unread {
+                Some(_) => inputs.keys.push(key),
+                // it is not what the keys say: whoever looks for them must not find it
+                None if !inputs.keys.contains(&key) => inputs.keys.clear(),
+                None => {}
+            }
+            inputs.reads.iter_mut().zip(read).for_each(|(tree, content)| tree.content = Some(content));
+        }
         let made = Made { layer, created: Clock::now(), cached: false };
-        self.record(&keys, &made)?;
+        self.record(&inputs.keys, &made)?;
+        self.note(inputs);
         if let Some(shape) = missed.unread {
             self.remember(shape)?;
         }
@@ -330,74 +361,6 @@ impl Executor {
         };
         let put = |key| self.cache.put(key, &result);
         keys.iter().try_for_each(put).map_err(|source| StepError::snapshot("write the cache", source))
-    }
-
-    fn image(&self, request: &ImageRequest) -> Result<Arc<BaseImage>, StepError> {
-        self.base(request).map_err(|error| StepError::snapshot("read a named tree", error))
-    }
-
-    /// The tree a step reads from.
-    pub(crate) fn tree(&self, source: &Source, done: &Done) -> Result<Tree, StepError> {
-        match source {
-            Source::Scratch => Ok(Tree::Rootfs(View::empty())),
-            Source::Context => Ok(match &self.settings.context {
-                Some(context) => Tree::Context(Arc::clone(context)),
-                None => Tree::Rootfs(View::empty()),
-            }),
-            Source::Stage(index) => {
-                let stage = done.get(*index).ok_or_else(|| missing_stage(*index))?;
-                self.view(&stage.image.chain(), &stage.bases).map(Tree::Rootfs)
-            }
-            Source::Image(request) => {
-                let base = self.image(request)?;
-                match &base.origin {
-                    Origin::Directory(dir) => Ok(Tree::Context(Arc::clone(dir))),
-                    _ => self.view(&base.image.chain(), std::slice::from_ref(&base)).map(Tree::Rootfs),
-                }
-            }
-        }
-    }
-
-    /// The rootfs of a stage as a value.
-    fn draft<'s>(&self, stage: &'s mut Stage) -> Result<&'s mut Draft, StepError> {
-        if stage.draft.is_none() {
-            let view = self.view(&stage.image.chain(), &stage.bases)?;
-            stage.draft = Some(Draft::new(view));
-        }
-        stage.draft.as_mut().ok_or(StepError::Cancelled)
-    }
-
-    /// The tree that layers make, fetched and unpacked as far as it is not.
-    pub(crate) fn view(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<View, StepError> {
-        if chain.is_empty() {
-            return Ok(View::empty());
-        }
-        self.fetch(chain, bases)?;
-        self.unpacked(chain)
-    }
-
-    /// The tree that layers make whose blobs are all in the store.
-    pub(crate) fn unpacked(&self, chain: &[Layer]) -> Result<View, StepError> {
-        self.overlay.view(chain).map_err(|source| StepError::snapshot("unpack the rootfs", source))
-    }
-
-    /// Brings into the store what unpacking a chain will read.
-    pub(crate) fn fetch(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<(), StepError> {
-        let missing = self.overlay.missing(chain);
-        let missing = missing.map_err(|source| StepError::snapshot("look up snapshots", source))?;
-        let digests = missing.iter().map(|layer| layer.descriptor.digest).collect();
-        let _fetching = self.fetches.take(digests);
-        for base in bases {
-            let layers = base.own_layers(&missing);
-            let fetched =
-                self.runtime.block_on(base.fetch(&self.settings.store, &layers, &self.settings.on_event));
-            fetched.map_err(|source| StepError::Fetch {
-                image: base.request.name.clone(),
-                store: self.settings.store.path().to_owned(),
-                source: Box::new(source),
-            })?;
-        }
-        Ok(())
     }
 
     /// The one layer of a base that is a tree rather than an image, as old as the first build that made it; none when

@@ -39,6 +39,10 @@ impl Done {
 /// A stage while its steps run, and after.
 #[derive(Debug)]
 pub(crate) struct Stage {
+    /// Its name, as it is shown.
+    pub name: String,
+    /// What gave the rootfs its last layer, in words.
+    pub below: String,
     /// Config, layers and history so far.
     pub image: Image,
     /// How many history entries are those of the base image.
@@ -54,12 +58,22 @@ pub(crate) struct Stage {
 impl Stage {
     /// A stage above an image.
     pub(crate) fn new(image: Image, bases: Vec<Arc<BaseImage>>) -> Self {
-        Self { inherited: image.config.history.len(), image, bases, is_cached: true, draft: None }
+        Self {
+            name: String::new(),
+            below: String::new(),
+            inherited: image.config.history.len(),
+            image,
+            bases,
+            is_cached: true,
+            draft: None,
+        }
     }
 
     /// A stage above another stage.
     pub(crate) fn above(other: &Self) -> Self {
         Self {
+            name: String::new(),
+            below: format!("stage {}", other.name),
             image: other.image.clone(),
             inherited: other.inherited,
             bases: other.bases.clone(),

@@ -41,6 +41,14 @@ impl Tree {
         }
     }
 
+    /// The directory, if this is one: it may change while a build reads it.
+    pub(crate) fn context(&self) -> Option<&ContextDir> {
+        match self {
+            Self::Context(context) => Some(context),
+            Self::Rootfs(_) => None,
+        }
+    }
+
     /// Gets ready for a walk of everything below a directory.
     pub(crate) fn read_ahead(&self, path: &Path) {
         if let Self::Context(context) = self {

@@ -62,6 +62,7 @@ impl BuildSettings {
             },
             cache: if args.no_cache { CacheUse::Ignore } else { CacheUse::Use },
             no_cache_stages: args.no_cache_filter.iter().map(|name| name.trim().to_owned()).collect(),
+            explain: args.explain,
             pull: if args.pull { Pull::Always } else { Pull::Missing },
             isolation: isolation(args.run.isolation.as_deref())?,
             secrets: run::secrets(&args.run.secret, environment)?,

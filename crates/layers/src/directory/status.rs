@@ -22,6 +22,7 @@ pub(crate) struct Status {
     pub(crate) rdev: u64,
     pub(crate) size: u64,
     pub(crate) mtime: Time,
+    pub(crate) ctime: Time,
     pub(super) whiteout: bool,
 }
 
@@ -43,6 +44,7 @@ impl Status {
             rdev: stat.st_rdev as u64,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime: Time { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 },
+            ctime: Time { seconds: stat.st_ctime as i64, nanos: stat.st_ctime_nsec as u32 },
             whiteout: FileType::from_raw_mode(mode) == FileType::CharacterDevice && stat.st_rdev == 0,
         }
     }

@@ -23,6 +23,7 @@ mod durable;
 mod gc;
 mod images;
 mod lease;
+mod locks;
 mod remove;
 mod scratch;
 mod space;
@@ -44,6 +45,7 @@ pub(crate) use abilities::Abilities;
 pub use blob::BlobWriter;
 pub(crate) use durable::Trust;
 pub use gc::{Collected, GcPolicy, NamedImages, Part, Tally};
+pub use locks::Locks;
 pub use scratch::Scratch;
 pub use verify::{Damage, Verified};
 
@@ -67,6 +69,17 @@ pub enum StoreDirError {
         /// What was tried, as a verb.
         operation: &'static str,
         /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file system cannot lock files, so that several processes would harm each other's work.
+    #[error(
+        "the file system of the store `{}` has no locks: put the store on a local one, or mount this one with locks",
+        path.display()
+    )]
+    NoLocks {
+        /// The store.
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
@@ -174,7 +187,7 @@ impl Store {
             scratch::sweep(&path)?;
         }
         // On Linux this turns an exclusive flock into a shared one.
-        lock.lock_shared().map_err(failed("lock", &path))?;
+        lock.lock_shared().map_err(locks::unlocked(&path))?;
         Self::opened(path, lock)
     }
 
@@ -242,6 +255,12 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Tells who takes part in the locks of this store.
+    #[must_use]
+    pub fn locks(&self) -> Locks {
+        Locks::of(self.path())
     }
 
     /// Returns when this process began to use the store.

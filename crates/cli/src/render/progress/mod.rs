@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rbuild_builder::event::{DockerfileText, Event};
+use rbuild_builder::event::{DockerfileText, Event, Reason};
 use rbuild_dockerfile::Diagnostic;
 use rbuild_registry::{Client, Retry};
 
@@ -21,6 +21,11 @@ use crate::render::one_line;
 /// What is said of a request that will be sent again.
 fn retrying(failure: &str, tries: u32, delay: Duration) -> String {
     format!("{}; try {tries} failed, retrying in {:.1}s", one_line(failure), delay.as_secs_f64())
+}
+
+/// Why a step was not in the cache.
+fn missed(reason: &Reason) -> String {
+    format!("not cached: {}", one_line(&reason.to_string()))
 }
 
 /// What became of an output.

@@ -103,6 +103,9 @@ impl<W: Write> Plain<W> {
                 self.running.insert(*id, running);
                 writeln!(self.out, "#{} [{stage} {step}/{total}] {}", number(*id), one_line(display))
             }
+            Event::StepMissed { id, reasons } => reasons
+                .iter()
+                .try_for_each(|reason| writeln!(self.out, "#{} {}", number(*id), super::missed(reason))),
             Event::StepOutput { id, stream, bytes } => {
                 let Some(step) = self.running.get_mut(id) else { return Ok(()) };
                 let lines = match stream {

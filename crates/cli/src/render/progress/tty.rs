@@ -102,6 +102,9 @@ impl Tty {
                 self.start(*id, format!("[{stage} {number}/{total}] {}", shorten(&one_line(display))));
                 Ok(())
             }
+            Event::StepMissed { reasons, .. } => {
+                reasons.iter().try_for_each(|reason| self.view.println(super::missed(reason)))
+            }
             Event::StepOutput { id, stream, bytes } => {
                 if let Some(step) = self.steps.get_mut(id) {
                     step.output(*stream, bytes);
