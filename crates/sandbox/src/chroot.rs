@@ -20,7 +20,7 @@ mod terminal;
 use crate::seccomp::{Action, Condition, Rules, Test};
 
 pub(crate) use skeleton::Skeleton;
-pub(crate) use supervisor::Supervisor;
+pub(crate) use supervisor::{DIRECTORY_FIRST, PATH_FIRST, PathArgument, Supervisor};
 
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;

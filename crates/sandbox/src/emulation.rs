@@ -16,6 +16,7 @@ use crate::prepare::{Mode, ProcMount};
 use crate::process::Network;
 use crate::seccomp::{Action, Condition, EPERM, Rules, Test};
 use crate::single::{self, Single};
+use crate::supervised::{self, Supervised};
 use crate::sys::landlock::Abi;
 
 /// For a step that is not in a PID namespace.
@@ -31,12 +32,16 @@ pub(crate) fn rules(mode: Mode, spec: &Spec) -> Vec<&'static Rules> {
     let abi = Abi::of_this_kernel();
     let mut rules: Vec<&'static Rules> = Vec::new();
     match (mode.isolation, mode.proc) {
-        (Isolation::UsernsSingle, _) => rules.push(&single::RULES),
+        (Isolation::UsernsSingle | Isolation::Supervised, _) => rules.push(&single::RULES),
         (_, ProcMount::Host) => rules.push(&SHARED_PIDS),
         (_, ProcMount::Fresh) => {}
     }
-    if mode.isolation == Isolation::Chroot {
-        rules.push(&chroot::RULES);
+    match mode.isolation {
+        Isolation::Chroot => rules.push(&chroot::RULES),
+        Isolation::Supervised => rules.push(&supervised::RULES),
+        _ => {}
+    }
+    if mode.isolation.shares_namespaces() {
         rules.extend((!abi.confines_files()).then_some(&chroot::NO_DEBUGGING));
         rules.extend((spec.process.network == Network::None).then_some(&chroot::NO_NETWORK));
     }
@@ -61,12 +66,22 @@ pub(crate) fn answers(
             let inner = Single::new(Arc::clone(owners), spec, step);
             Ok(Box::new(Fenced { fence, inner }))
         }
-        (isolation @ Isolation::UsernsSingle, None, _) => {
+        (isolation @ (Isolation::UsernsSingle | Isolation::Supervised), None, _) => {
             Err(RunError::Invalid(format!("the isolation {isolation} has nowhere to keep owners")))
         }
         (Isolation::Chroot, _, Some(skeleton)) => {
             let supervisor = skeleton.parts().and_then(|parts| Supervisor::new(parts, lineage, spec));
             let inner = supervisor.map_err(failed("get ready to answer for /proc"))?;
+            Ok(Box::new(Fenced { fence, inner }))
+        }
+        (Isolation::Supervised, Some(owners), Some(skeleton)) => {
+            let failed = || failed("get ready to answer for all paths");
+            let parts = skeleton.parts().map_err(failed())?;
+            let (root, programs) = (parts.root.try_clone(), parts.programs.as_ref().map(|fd| fd.try_clone()));
+            let single = Single::new(Arc::clone(owners), spec, Some(lineage)).in_root(root.map_err(failed())?);
+            let programs = programs.ok_or_else(|| failed()(std::io::ErrorKind::NotFound.into()))?;
+            let proc = Supervisor::new(parts, lineage, spec).map_err(failed())?;
+            let inner = Supervised::new(proc, single, programs.map_err(failed())?);
             Ok(Box::new(Fenced { fence, inner }))
         }
         _ => Ok(Box::new(fence)),

@@ -3,13 +3,13 @@
 use std::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 
 use crate::capabilities;
 use crate::notify;
-use crate::program::{Credentials, Entry, Executable, Lookup, Privileges, Supervision};
+use crate::program::{Credentials, Entry, Executable, Lookup, Privileges, Root, Supervision};
 use crate::report::{Found, Report, Stage};
 use crate::seccomp::Filter;
 use crate::sys::{self, landlock};
@@ -62,12 +62,23 @@ fn prepare(entry: &Entry, supervision: Supervision, streams: Streams<'_>) -> Res
     for &(resource, limit) in &entry.rlimits {
         rustix::process::setrlimit(resource, limit).map_err(at(Stage::Limits))?;
     }
-    let root = entry.root.as_deref().map(change_root).transpose().map_err(at(Stage::Root))?;
+    let (root, programs) = match &entry.root {
+        Root::Mounted => (None, None),
+        Root::Changed(path) => (Some(change_root(path).map_err(at(Stage::Root))?), None),
+        Root::Beside { path, programs } => {
+            let open = |path: &CStr| open_directory(path).map_err(at(Stage::Root));
+            (Some(open(path)?), Some(open(programs)?))
+        }
+    };
     if let Some(null) = own_null() {
         sys::dup_onto(null.as_fd(), 0).map_err(at(Stage::Streams))?;
     }
     // Before the user changes, as runc does: the directory may be closed to the user.
-    rustix::process::chdir(entry.cwd.as_c_str()).map_err(at(Stage::WorkingDirectory))?;
+    match (&entry.root, &root) {
+        (Root::Beside { .. }, Some(root)) => enter(root.as_fd(), &entry.cwd),
+        _ => rustix::process::chdir(entry.cwd.as_c_str()),
+    }
+    .map_err(at(Stage::WorkingDirectory))?;
     if let Some(kept) = entry.capabilities {
         capabilities::bound(kept).map_err(at(Stage::Bounding))?;
     }
@@ -75,9 +86,15 @@ fn prepare(entry: &Entry, supervision: Supervision, streams: Streams<'_>) -> Res
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Privileges))?;
     }
     if let Some(domain) = entry.domain {
-        landlock::confine(domain, root.as_ref().map(AsFd::as_fd)).map_err(at(Stage::Domain))?;
+        match (&root, &programs) {
+            (Some(root), Some(programs)) => {
+                landlock::confine_to_programs(domain, &[root.as_fd(), programs.as_fd()])
+            }
+            _ => landlock::confine(domain, root.as_ref().map(AsFd::as_fd)),
+        }
+        .map_err(at(Stage::Domain))?;
     }
-    drop(root);
+    drop((root, programs));
     if entry.credentials == Credentials::Emulated {
         // Its calls are answered by who can read its memory, which is still a copy of the builder's. Nobody else can
         // but who can read that one's: what runs beside it is in other user namespaces.
@@ -111,11 +128,22 @@ fn change_ids(entry: &Entry) -> Result<(), (Stage, Errno)> {
 
 /// Makes a directory this process's root, and nothing outside of it known to it.
 fn change_root(path: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(path, flags, Mode::empty())?;
+    let root = open_directory(path)?;
     rustix::process::fchdir(&root)?;
     rustix::process::chroot(c".")?;
     Ok(root)
+}
+
+fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Makes a directory inside a root that is not this process's the working directory.
+fn enter(root: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::process::fchdir(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?)
 }
 
 /// From here on, a notified call waits until the builder has the listener.
@@ -153,13 +181,18 @@ fn own_null() -> Option<OwnedFd> {
 /// Makes a call that waits for an answer, where the isolation has such calls.
 fn rehearse(entry: &Entry) -> Result<(), Errno> {
     match (entry.credentials, &entry.root) {
+        // This one is answered by making it another call.
+        (Credentials::Emulated, Root::Beside { .. }) => {
+            rustix::fs::stat(c"/")?;
+            rustix::process::chdir(c"/")
+        }
         // It is answered only if the memory of this process can be read.
         (Credentials::Emulated, _) => rustix::fs::stat(c"/").map(drop),
         // Here that cannot be, so that the kernel opens the skeleton's file.
-        (Credentials::Real, Some(_)) => {
+        (Credentials::Real, Root::Changed(_)) => {
             rustix::fs::open(c"/proc/mounts", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(drop)
         }
-        (Credentials::Real, None) => Ok(()),
+        (Credentials::Real, _) => Ok(()),
     }
 }
 

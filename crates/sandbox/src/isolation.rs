@@ -36,6 +36,16 @@ impl Isolation {
         }
     }
 
+    /// Tells whether who a process is, is emulated.
+    pub(crate) const fn emulates_identities(self) -> bool {
+        matches!(self, Self::UsernsSingle | Self::Supervised)
+    }
+
+    /// Tells whether a step is in the namespaces of this process.
+    pub(crate) const fn shares_namespaces(self) -> bool {
+        matches!(self, Self::Chroot | Self::Supervised)
+    }
+
     /// Tells whether a step gets a user namespace of its own.
     pub(crate) const fn has_user_namespace(self) -> bool {
         matches!(self, Self::Userns | Self::UsernsSingle)
@@ -43,7 +53,11 @@ impl Isolation {
 
     /// Tells whether this version implements the isolation.
     pub const fn is_implemented(self) -> bool {
-        matches!(self, Self::Namespaces | Self::Userns | Self::UsernsSingle | Self::Chroot)
+        match self {
+            Self::Namespaces | Self::Userns | Self::UsernsSingle | Self::Chroot => true,
+            // Driving another process was tried on this architecture only.
+            Self::Supervised => cfg!(target_arch = "x86_64"),
+        }
     }
 }
 

@@ -19,9 +19,10 @@ use crate::isolation::Isolation;
 use crate::lineage::processes;
 use crate::monitor::{self, Descriptors};
 use crate::process::Network;
-use crate::program::{Program, Supervision};
+use crate::program::{Program, Root, Supervision};
+use crate::single;
 use crate::status::Status;
-use crate::sys::{self, Cloned, identity};
+use crate::sys::{self, Cloned, identity, limit};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -63,7 +64,15 @@ impl Launcher {
         network: Network,
     ) -> Result<Running, RunError> {
         let flags = namespaces(isolation, network, program.supervision);
-        let root = program.entry.root.clone();
+        let root = match &program.entry.root {
+            Root::Changed(path) => Some(path.clone()),
+            Root::Mounted | Root::Beside { .. } => None,
+        };
+        let limit = program.entry.rlimits.iter().find(|(resource, _)| *resource == single::LIMIT);
+        let limit = match program.entry.root {
+            Root::Beside { .. } => limit.and_then(|(_, limit)| limit.maximum),
+            _ => None,
+        };
         let supervision = program.supervision;
         let (child, parent) = pipes(program.entry.filter.as_ref().is_some_and(|filter| filter.notifies))
             .map_err(failed("make the step's pipes"))?;
@@ -73,6 +82,7 @@ impl Launcher {
             .map_err(|errno| failed(refusal(isolation, network))(errno.into()))?;
         let mark = match (supervision, root) {
             (Supervision::PidNamespace, _) => None,
+            (Supervision::Subreaper, _) if isolation == Isolation::Supervised => limit.map(Mark::Limit),
             (Supervision::Subreaper, Some(root)) => {
                 rustix::fs::stat(root).ok().map(|stat| Mark::Root(stat.st_dev, stat.st_ino))
             }
@@ -92,14 +102,14 @@ pub(crate) fn failed(operation: &'static str) -> impl Fn(io::Error) -> RunError 
 const fn refusal(isolation: Isolation, network: Network) -> &'static str {
     match (isolation, network) {
         (Isolation::Userns | Isolation::UsernsSingle, _) => "create a user namespace",
-        (Isolation::Chroot, _) => "clone a process",
+        (Isolation::Chroot | Isolation::Supervised, _) => "clone a process",
         (_, Network::None) => "create namespaces, a network namespace among them",
         (_, Network::Host) => "create namespaces",
     }
 }
 
 fn namespaces(isolation: Isolation, network: Network, supervision: Supervision) -> i32 {
-    if isolation == Isolation::Chroot {
+    if isolation.shares_namespaces() {
         return 0;
     }
     let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -291,6 +301,8 @@ fn mount_namespace_of(pid: Pid) -> Option<(u64, u64)> {
 enum Mark {
     MountNamespace(u64, u64),
     Root(u64, u64),
+    /// A hard limit: where nothing else is the step's own.
+    Limit(u64),
 }
 
 /// Kills what is left of a step whose monitor was killed by somebody else.
@@ -300,6 +312,7 @@ fn sweep(mark: Mark) {
         let left = processes().filter_map(Pid::from_raw).filter(|&pid| match mark {
             Mark::MountNamespace(device, inode) => mount_namespace_of(pid) == Some((device, inode)),
             Mark::Root(device, inode) => root_of(pid) == Some((device, inode)),
+            Mark::Limit(mark) => limit::locks(pid).is_ok_and(|limit| limit.maximum == Some(mark)),
         });
         let killed = left.map(|pid| rustix::process::kill_process(pid, Signal::KILL));
         if killed.count() == 0 {

@@ -161,6 +161,7 @@ mod single;
 mod status;
 mod step;
 mod supervise;
+mod supervised;
 mod sys;
 mod walls;
 

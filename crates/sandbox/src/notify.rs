@@ -64,6 +64,8 @@ pub(crate) enum Reply {
         /// Whether the copy is closed by execve.
         close_on_exec: bool,
     },
+    /// It is answered already, or will be by another thread.
+    Elsewhere,
 }
 
 impl From<Errno> for Reply {

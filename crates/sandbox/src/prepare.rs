@@ -18,7 +18,7 @@ use crate::overlay;
 use crate::own_program::OwnProgram;
 use crate::process::{Confinement, Network, Process, Resource, Rlimit};
 use crate::program::{
-    Action, Credentials, Entry, Executable, Filesystem, Lookup, MemoryFile, Operation, Privileges, Program,
+    Action, Credentials, Entry, Executable, Filesystem, Lookup, MemoryFile, Operation, Privileges, Program, Root,
     Supervision,
 };
 use crate::seccomp::{self, Filter};
@@ -100,15 +100,23 @@ pub(crate) fn program(
     spec: &Spec,
     mode: Mode,
     ids: &IdRanges,
-    purpose: Purpose,
+    (purpose, programs): (Purpose, Option<&Path>),
 ) -> Result<Program, RunError> {
     let process = &spec.process;
     let (operations, root) = match (mode.isolation, &spec.rootfs) {
-        (Isolation::Chroot, Rootfs::Directory(path)) => (Vec::new(), Some(c_path(&absolute(path)?)?)),
-        (Isolation::Chroot, Rootfs::Overlay { .. }) => {
+        (Isolation::Chroot | Isolation::Supervised, Rootfs::Directory(path)) => {
+            let path = c_path(&absolute(path)?)?;
+            let programs = programs.map(|path| c_path(&absolute(path)?)).transpose()?;
+            let root = match programs {
+                Some(programs) => Root::Beside { path, programs },
+                None => Root::Changed(path),
+            };
+            (Vec::new(), root)
+        }
+        (Isolation::Chroot | Isolation::Supervised, Rootfs::Overlay { .. }) => {
             return Err(RunError::Invalid("nothing can be mounted in this isolation: an overlay".to_owned()));
         }
-        _ => (operations(spec, mode, ids, purpose)?, None),
+        _ => (operations(spec, mode, ids, purpose)?, Root::Mounted),
     };
     let supervision = match mode.proc {
         ProcMount::Fresh => Supervision::PidNamespace,
@@ -132,13 +140,18 @@ impl Walls {
         let (privileges, capabilities, domain) = match (mode.isolation, mode.proc) {
             // A pod's root has no CAP_SYS_ADMIN, with which a filter could do without no_new_privs.
             (Isolation::Chroot, _) => (Privileges::Fixed, IN_CHANGED_ROOT, Some(abi.everything())),
+            // There is nothing to give up where nobody is root.
+            (Isolation::Supervised, _) => {
+                (Privileges::Fixed, CapabilitySet::empty(), Some(abi.everything()))
+            }
             (_, ProcMount::Host) => (Privileges::Gained, DEFAULT, Some(abi.signals())),
             (_, ProcMount::Fresh) => (Privileges::Gained, DEFAULT, None),
         };
         match (spec.process.confinement, mode.isolation) {
             (Confinement::Default, _) => {
                 let filter = Some(seccomp::filter(&emulation::rules(mode, spec)));
-                Ok(Self { filter, privileges, capabilities: Some(capabilities), domain })
+                let has_some = !capabilities.is_empty() || rustix::process::geteuid().is_root();
+                Ok(Self { filter, privileges, capabilities: has_some.then_some(capabilities), domain })
             }
             (Confinement::Lifted, Isolation::Namespaces | Isolation::Userns) => {
                 Ok(Self { filter: None, privileges, capabilities: None, domain })
@@ -380,15 +393,19 @@ fn entry(
     process: &Process,
     isolation: Isolation,
     purpose: Purpose,
-    root: Option<CString>,
+    root: Root,
     walls: Walls,
 ) -> Result<Entry, RunError> {
     let user = &process.user;
     let mut rlimits: Vec<_> = process.rlimits.iter().map(limit).collect();
     let credentials = match isolation {
-        Isolation::UsernsSingle => {
+        Isolation::UsernsSingle | Isolation::Supervised => {
             rlimits.retain(|(resource, _)| *resource != single::LIMIT);
-            rlimits.push((single::LIMIT, single::first_limit(user)));
+            let mut first = single::first_limit(user);
+            if isolation == Isolation::Supervised {
+                first.maximum = Some(single::new_mark());
+            }
+            rlimits.push((single::LIMIT, first));
             Credentials::Emulated
         }
         _ => Credentials::Real,
@@ -524,7 +541,7 @@ mod tests {
             let mode =
                 Mode { isolation: Isolation::Chroot, proc: ProcMount::Host, rootfs: RootfsForm::Directory };
             let ids = IdRanges::of_this_process().unwrap();
-            let made = program(&spec, mode, &ids, Purpose::Run);
+            let made = program(&spec, mode, &ids, (Purpose::Run, None));
             assert!(matches!(made, Err(RunError::Invalid(_))), "{spec:?}");
         };
         check(&|process| process.argv.clear());

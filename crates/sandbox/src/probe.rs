@@ -124,7 +124,7 @@ fn try_isolation(isolation: Isolation, scratch: &Path) -> Result<Setting, Failur
     }
     let launcher = Launcher::new().map_err(|error| no_thread(&error))?;
     let ids = match isolation {
-        Isolation::UsernsSingle => IdRanges::single(),
+        Isolation::UsernsSingle | Isolation::Supervised => IdRanges::single(),
         _ => IdRanges::of_this_process().map_err(|error| Failure::Operation {
             operation: "read",
             target: error.to_string(),
@@ -132,10 +132,10 @@ fn try_isolation(isolation: Isolation, scratch: &Path) -> Result<Setting, Failur
         })?,
     };
     let (proc, rootfs) = match isolation {
-        Isolation::Chroot => (ProcMount::Host, RootfsForm::Directory),
+        isolation if isolation.shares_namespaces() => (ProcMount::Host, RootfsForm::Directory),
         _ => (ProcMount::Fresh, RootfsForm::Overlay),
     };
-    if isolation == Isolation::Chroot {
+    if isolation.shares_namespaces() {
         injects_descriptors()?;
     }
     let mode = Mode { isolation, proc, rootfs };

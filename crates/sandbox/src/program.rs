@@ -139,11 +139,35 @@ pub(crate) struct Entry {
     /// The most it may have; everything when absent.
     pub(crate) capabilities: Option<CapabilitySet>,
     pub(crate) domain: Option<Domain>,
-    /// The directory that becomes the root here, when the monitor has not changed the root.
-    pub(crate) root: Option<CString>,
+    pub(crate) root: Root,
     pub(crate) program: Executable,
     /// What it must not execute.
     pub(crate) own_program: Option<OwnProgram>,
+}
+
+/// How the root filesystem becomes the one of the step.
+#[derive(Debug)]
+pub(crate) enum Root {
+    /// The monitor has mounted it.
+    Mounted,
+    /// This directory becomes the first process's root.
+    Changed(CString),
+    /// Not for the kernel: paths are answered as if this directory were the root.
+    Beside {
+        path: CString,
+        /// What may be executed besides what is in there.
+        programs: CString,
+    },
+}
+
+impl Root {
+    /// Returns the directory, where it is one for the kernel outside.
+    pub(crate) fn path(&self) -> Option<&CStr> {
+        match self {
+            Self::Mounted => None,
+            Self::Changed(path) | Self::Beside { path, .. } => Some(path),
+        }
+    }
 }
 
 /// Who knows the ids of the step's processes.

@@ -39,14 +39,21 @@ impl Setting {
         output: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Exit, RunError> {
-        let program = Arc::new(prepare::program(spec, self.mode, &self.ids, purpose)?);
         let cgroup = self.cgroup.as_ref().map(CgroupParent::child).transpose()?;
         let skeleton = match (&spec.rootfs, self.mode.isolation) {
-            (Rootfs::Directory(root), Isolation::Chroot) => {
+            (Rootfs::Directory(root), isolation) if isolation.shares_namespaces() => {
+                // What is wrong with a step is said before anything is placed.
+                prepare::program(spec, self.mode, &self.ids, (purpose, None))?;
                 Some(Skeleton::place(&self.scratch, root, &spec.mounts)?)
             }
             _ => None,
         };
+        let programs = match (&skeleton, self.mode.isolation) {
+            (Some(skeleton), Isolation::Supervised) => Some(skeleton.make_programs()?),
+            _ => None,
+        };
+        let program = prepare::program(spec, self.mode, &self.ids, (purpose, programs.as_deref()))?;
+        let program = Arc::new(program);
         let started = self.start(spec, &program, skeleton.as_ref(), cgroup.as_ref());
         let ended = started.and_then(|(running, serving)| {
             let ended = supervise(running, &program, output, cancel);

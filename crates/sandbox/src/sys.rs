@@ -11,6 +11,7 @@ pub(crate) mod landlock;
 pub(crate) mod limit;
 pub(crate) mod notification;
 pub(crate) mod plain;
+pub(crate) mod trace;
 
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::mem::size_of;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::isolation::Isolation;
 use crate::prepare::{Mode, ProcMount};
 use crate::sandbox::Sandbox;
 use crate::sys::landlock::Abi;
@@ -71,7 +70,7 @@ impl Sandbox {
 }
 
 fn missing_walls(mode: Mode, abi: Abi) -> Vec<Wall> {
-    if mode.isolation != Isolation::Chroot {
+    if !mode.isolation.shares_namespaces() {
         return if mode.proc == ProcMount::Host { vec![Wall::Processes] } else { Vec::new() };
     }
     let walls = [
@@ -86,6 +85,7 @@ fn missing_walls(mode: Mode, abi: Abi) -> Vec<Wall> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isolation::Isolation;
     use crate::mounts::RootfsForm;
 
     #[test]

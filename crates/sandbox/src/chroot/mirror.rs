@@ -60,7 +60,7 @@ pub(super) fn make(
     let mut directory = rustix::fs::openat(top, c".", DIRECTORY, Mode::empty())?;
     for name in names {
         let name = CString::new(name.as_slice()).map_err(|_| Errno::INVAL)?;
-        match rustix::fs::mkdirat(&directory, &name, Mode::from_raw_mode(0o555)) {
+        match rustix::fs::mkdirat(&directory, &name, Mode::from_raw_mode(open_to_us(0o555))) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
@@ -68,7 +68,7 @@ pub(super) fn make(
             // What was a file when it was listed, or what the step has put there.
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 rustix::fs::unlinkat(&directory, &name, AtFlags::empty())?;
-                rustix::fs::mkdirat(&directory, &name, Mode::from_raw_mode(0o555))?;
+                rustix::fs::mkdirat(&directory, &name, Mode::from_raw_mode(open_to_us(0o555)))?;
                 rustix::fs::openat(&directory, &name, DIRECTORY, Mode::empty())?
             }
             opened => opened?,
@@ -91,7 +91,7 @@ pub(super) fn make(
 
 fn put(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<()> {
     match entry {
-        Entry::Directory => rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o555)),
+        Entry::Directory => rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(open_to_us(0o555))),
         Entry::Link(text) => rustix::fs::symlinkat(text, directory, name),
         Entry::File => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -118,4 +118,9 @@ pub(super) fn path_of(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     use std::os::fd::AsRawFd;
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     Ok(rustix::fs::readlinkat(CWD, link, Vec::new())?.into_bytes())
+}
+
+/// Returns a mode of a directory in which this process can make files, which root can anyway.
+pub(super) fn open_to_us(mode: u32) -> u32 {
+    if rustix::process::geteuid().is_root() { mode } else { mode | 0o300 }
 }

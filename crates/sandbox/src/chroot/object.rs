@@ -51,7 +51,8 @@ impl Caller {
     pub(super) fn act<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let [.., uid] = self.status.uids;
         let [.., gid] = self.status.gids;
-        if uid == 0 {
+        // Ours are root's too where a single user plays all of them.
+        if uid == 0 || uid == rustix::process::geteuid().as_raw() {
             return act();
         }
         crate::sys::identity::with_file_ids(uid, gid, &self.status.groups, act)
@@ -108,12 +109,20 @@ pub(super) struct Processes {
     pub(super) lineage: Lineage,
     /// The root directory's path, as the kernel shows it to us.
     pub(super) prefix: Vec<u8>,
+    /// Where copies of programs are, if any, at the paths that those have below the root.
+    programs: Option<Vec<u8>>,
 }
 
 impl Processes {
-    pub(super) fn new(skeleton: OwnedFd, root: BorrowedFd<'_>, lineage: Lineage) -> Result<Self> {
+    pub(super) fn new(
+        skeleton: OwnedFd,
+        root: BorrowedFd<'_>,
+        programs: Option<BorrowedFd<'_>>,
+        lineage: Lineage,
+    ) -> Result<Self> {
         let real = rustix::fs::open(c"/proc", LOOKUP, Mode::empty())?;
-        Ok(Self { real, skeleton, lineage, prefix: mirror::path_of(root)? })
+        let programs = programs.map(mirror::path_of).transpose()?;
+        Ok(Self { real, skeleton, lineage, prefix: mirror::path_of(root)?, programs })
     }
 
     /// Finds what a place below `/proc` stands for.
@@ -204,11 +213,12 @@ impl Processes {
 
     /// Returns a path that the kernel shows to us as the step has it; `None` when it is outside of the root.
     pub(super) fn inside<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
-        match path.strip_prefix(self.prefix.as_slice())? {
-            [] => Some(b"/"),
+        let below = |prefix: &[u8]| match path.strip_prefix(prefix)? {
+            [] => Some(b"/".as_slice()),
             rest @ [b'/', ..] => Some(rest),
             _ => None,
-        }
+        };
+        below(&self.prefix).or_else(|| below(self.programs.as_deref()?))
     }
 
     /// Returns the text of a link of `/proc` as the step would have it. Pipes, sockets and memory have no path, and

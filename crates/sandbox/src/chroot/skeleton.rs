@@ -8,12 +8,15 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timestamps};
 use rustix::io::Errno;
 
 use crate::error::RunError;
 use crate::mounts::{Mount, MountKind};
+use crate::single::locate::as_root;
+
+use super::mirror;
 
 /// The directory that the kernel finds where it follows `/proc/self` by itself.
 pub(super) const FALLBACK: &str = ".self";
@@ -63,6 +66,9 @@ const FILES: [(&str, &str, u32); 13] = [
     ("proc/.self/fd/2", "", 0o666),
 ];
 
+/// The directory for copies of programs.
+const PROGRAMS: &str = "programs";
+
 const LINKS: [(&str, &str); 12] = [
     ("proc/self", FALLBACK),
     ("proc/thread-self", FALLBACK),
@@ -87,13 +93,15 @@ const COPIES: [&str; 7] = ["cpuinfo", "filesystems", "loadavg", "meminfo", "stat
 #[derive(Debug)]
 pub(crate) struct Parts {
     /// The root directory.
-    pub(super) root: OwnedFd,
+    pub(crate) root: OwnedFd,
     /// The directory that is the step's `/proc`.
     pub(super) proc: OwnedFd,
     /// The directory that is the step's `/dev/pts`.
     pub(super) terminals: OwnedFd,
     /// Whether the nodes in `/dev` can be opened.
     pub(super) devices: Devices,
+    /// The directory for copies of programs.
+    pub(crate) programs: Option<OwnedFd>,
 }
 
 /// What the files in the skeleton's `/dev` are.
@@ -144,6 +152,13 @@ impl Skeleton {
         Ok(skeleton)
     }
 
+    /// Makes a directory for copies of programs, which goes with the skeleton, and returns its path.
+    pub(crate) fn make_programs(&self) -> Result<PathBuf, RunError> {
+        let path = self.scratch.join(PROGRAMS);
+        fs::create_dir(&path).map_err(|error| failed("make a directory for programs in", &self.scratch, error))?;
+        Ok(path)
+    }
+
     /// Opens what a supervisor needs of it.
     pub(crate) fn parts(&self) -> io::Result<Parts> {
         let open = |path: &str| {
@@ -159,6 +174,7 @@ impl Skeleton {
             proc: open("proc")?,
             terminals: open("dev/pts")?,
             devices: self.devices,
+            programs: rustix::fs::open(self.scratch.join(PROGRAMS), DIRECTORY, Mode::empty()).ok(),
         })
     }
 
@@ -176,7 +192,7 @@ impl Skeleton {
         let directory = |path: &str, mode: u32| {
             let path = self.scratch.join(path);
             fs::create_dir(&path)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            fs::set_permissions(path, fs::Permissions::from_mode(mirror::open_to_us(mode)))
         };
         for (path, mode) in DIRECTORIES {
             directory(path, mode)?;
@@ -207,10 +223,30 @@ impl Skeleton {
     fn exchange(&mut self, name: &'static str) -> rustix::io::Result<()> {
         let times = Times::of(self.root.as_fd())?;
         let scratch = self.scratch.join(name);
-        rustix::fs::renameat_with(CWD, &scratch, &self.root, name, RenameFlags::EXCHANGE)?;
+        self.with_open_root(name, || {
+            rustix::fs::renameat_with(CWD, &scratch, &self.root, name, RenameFlags::EXCHANGE)
+        })?;
         self.placed.push(name);
         times.restore(self.root.as_fd())?;
         if name == "dev" { self.carry_over() } else { Ok(()) }
+    }
+
+    /// Moves a directory in or out. Only root may do that where it or the root is closed to writing; another owner opens
+    /// them for that moment.
+    fn with_open_root(
+        &self,
+        name: &str,
+        act: impl Fn() -> rustix::io::Result<()>,
+    ) -> rustix::io::Result<()> {
+        let moved = [self.scratch.join(name), Path::new("/proc/self/fd").join(self.root.as_raw_fd().to_string()).join(name)];
+        let open = |path: &PathBuf| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
+        let [ours, theirs] = moved.each_ref().map(|path| open(path).ok());
+        let needed = Mode::WUSR | Mode::XUSR;
+        let of = |directory: &Option<OwnedFd>, act: &dyn Fn() -> rustix::io::Result<()>| match directory {
+            Some(directory) => as_root(directory.as_fd(), needed, act),
+            None => act(),
+        };
+        as_root(self.root.as_fd(), needed, || of(&ours, &|| of(&theirs, &act)))
     }
 
     /// Moves what the embedder has placed right below the root's `/dev` into the skeleton's. Devices of the image stay
@@ -240,11 +276,13 @@ impl Skeleton {
         while let Some(name) = self.placed.pop() {
             let times = Times::of(self.root.as_fd())?;
             let scratch = self.scratch.join(name);
-            match rustix::fs::renameat_with(CWD, &scratch, &self.root, name, RenameFlags::EXCHANGE) {
-                // The step has moved or deleted it.
-                Err(Errno::NOENT) => rustix::fs::renameat(CWD, &scratch, &self.root, name)?,
-                exchanged => exchanged?,
-            }
+            self.with_open_root(name, || {
+                match rustix::fs::renameat_with(CWD, &scratch, &self.root, name, RenameFlags::EXCHANGE) {
+                    // The step has moved or deleted it.
+                    Err(Errno::NOENT) => rustix::fs::renameat(CWD, &scratch, &self.root, name),
+                    exchanged => exchanged,
+                }
+            })?;
             times.restore(self.root.as_fd())?;
         }
         let _ = fs::remove_dir_all(&self.scratch);

@@ -35,13 +35,13 @@ pub(crate) struct Supervisor {
 
 /// Where the path of a call is among its arguments.
 #[derive(Clone, Copy, Debug)]
-struct PathArgument {
+pub(crate) struct PathArgument {
     directory: Option<usize>,
     path: usize,
 }
 
-const PATH_FIRST: PathArgument = PathArgument { directory: None, path: 0 };
-const DIRECTORY_FIRST: PathArgument = PathArgument { directory: Some(0), path: 1 };
+pub(crate) const PATH_FIRST: PathArgument = PathArgument { directory: None, path: 0 };
+pub(crate) const DIRECTORY_FIRST: PathArgument = PathArgument { directory: Some(0), path: 1 };
 
 /// Whether a symlink that a path ends with is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ enum Found {
 
 impl Supervisor {
     pub(crate) fn new(parts: Parts, lineage: Lineage, spec: &Spec) -> io::Result<Self> {
-        let processes = Processes::new(parts.proc, parts.root.as_fd(), lineage)?;
+        let processes = Processes::new(parts.proc, parts.root.as_fd(), parts.programs.as_ref().map(AsFd::as_fd), lineage)?;
         Ok(Self {
             processes,
             terminals: Terminals::in_directory(parts.terminals),
@@ -346,6 +346,22 @@ impl Supervisor {
             Some(Found::Device(path)) => Some((self.root.try_clone().map_err(|_| Errno::MFILE)?, path)),
             Some(Found::Ptmx) | None => None,
         })
+    }
+
+    /// Opens what the path of a call means with O_PATH, if that is below `/proc` or `/dev` and not the skeleton's.
+    pub(crate) fn look(&self, call: &Call, target: &Target<'_>, at: PathArgument) -> Result<Option<OwnedFd>> {
+        let Some(place) = self.place(call, target, at, Follow::Yes) else { return Ok(None) };
+        let caller = Caller::of(call.thread)?;
+        let Some((directory, path)) = self.subject(&place, &caller)? else { return Ok(None) };
+        if path.is_empty() {
+            return Ok(Some(directory));
+        }
+        rustix::fs::openat(&directory, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(Some)
+    }
+
+    /// Returns a path that the kernel shows to us as the step has it.
+    pub(crate) fn inside<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        self.processes.inside(path)
     }
 
     fn stat(&self, call: &Call, target: &Target<'_>, at: PathArgument, buffer: usize) -> Result<Reply> {

@@ -114,6 +114,7 @@ fn respond(listener: BorrowedFd<'_>, notification: &libc::seccomp_notif, answer:
         Reply::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
         Reply::Value(value) => response.val = value,
         Reply::Errno(errno) => response.error = -errno.raw_os_error(),
+        Reply::Elsewhere => return,
         Reply::Descriptor { fd, close_on_exec } => {
             match notification::respond_with_descriptor(listener, id, fd.as_fd(), close_on_exec) {
                 Ok(()) => return,

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 
@@ -92,7 +92,45 @@ impl Target<'_> {
         identity::with_real_ids(uid, gid, act)
     }
 
+    /// Gives the process a copy of a descriptor; the call goes on waiting.
+    pub(crate) fn give(&self, fd: BorrowedFd<'_>) -> Result<i32> {
+        notification::give_descriptor(self.listener, self.id, fd)
+    }
+
+    /// Answers the call with 0, for who drives its thread.
+    pub(crate) fn release(&self) -> Result<()> {
+        let response = libc::seccomp_notif_resp { id: self.id, val: 0, error: 0, flags: 0 };
+        notification::respond(self.listener, &response)
+    }
+
+    /// Returns what answers the call with a descriptor later, from another thread.
+    pub(crate) fn postpone(&self) -> Result<Postponed> {
+        let listener = self.listener.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+        Ok(Postponed { listener, id: self.id })
+    }
+
     fn check(&self) -> Result<()> {
         if self.is_waiting() { Ok(()) } else { Err(Errno::SRCH) }
+    }
+}
+
+/// A call that is answered later.
+#[derive(Debug)]
+pub(crate) struct Postponed {
+    listener: OwnedFd,
+    id: u64,
+}
+
+impl Postponed {
+    /// Answers the call with a descriptor, or an error.
+    pub(crate) fn answer(&self, opened: Result<OwnedFd>, close_on_exec: bool) {
+        let (listener, id) = (self.listener.as_fd(), self.id);
+        let given = opened
+            .and_then(|fd| notification::respond_with_descriptor(listener, id, fd.as_fd(), close_on_exec));
+        if let Err(errno) = given {
+            let error = -errno.raw_os_error();
+            // It fails when the caller has died, and then nobody waits.
+            let _ = notification::respond(listener, &libc::seccomp_notif_resp { id, val: 0, error, flags: 0 });
+        }
     }
 }

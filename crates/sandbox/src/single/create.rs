@@ -47,15 +47,15 @@ impl Place {
 }
 
 /// An `open` of any form.
-struct Opening {
-    directory: i32,
-    path: u64,
+pub(crate) struct Opening {
+    pub(crate) directory: i32,
+    pub(crate) path: u64,
     flags: u64,
-    mode: u64,
+    pub(crate) mode: u64,
 }
 
 impl Opening {
-    fn of(name: &str, call: &Call, target: &Target<'_>) -> Result<Option<Self>, Errno> {
+    pub(crate) fn of(name: &str, call: &Call, target: &Target<'_>) -> Result<Option<Self>, Errno> {
         let (here, create) = (libc::AT_FDCWD, (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64);
         let (path, flags, mode) = (call.word(0), call.word(1), call.word(2));
         Ok(Some(match name {
@@ -83,7 +83,7 @@ impl Opening {
 
     /// Returns the flags our own open takes over.
     #[expect(clippy::cast_possible_truncation, reason = "as the kernel does")]
-    const fn flags(&self) -> OFlags {
+    pub(crate) const fn flags(&self) -> OFlags {
         OFlags::from_bits_retain(self.flags as u32)
     }
 }
@@ -251,15 +251,21 @@ impl Single {
         creation: &Creation,
         make: impl Fn(BorrowedFd<'_>, &CStr) -> rustix::io::Result<T>,
     ) -> Result<T, Errno> {
+        self.take_umask(call)?;
+        let Entry { directory, name } = &creation.entry;
+        let make = || make(directory.as_fd(), name);
+        if creation.overrides { as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, make) } else { make() }
+    }
+
+    /// Gives this thread the umask of the caller.
+    pub(crate) fn take_umask(&mut self, call: &Call) -> Result<(), Errno> {
         if self.umask == Umask::OfTheProcess {
             sys::unshare_filesystem_attributes()?;
             self.umask = Umask::Own;
         }
         let status = Status::of(super::thread_of(call)).ok_or(Errno::SRCH)?;
         rustix::process::umask(Mode::from_raw_mode(status.umask));
-        let Entry { directory, name } = &creation.entry;
-        let make = || make(directory.as_fd(), name);
-        if creation.overrides { as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, make) } else { make() }
+        Ok(())
     }
 
     fn record_entry(&mut self, creation: &Creation) -> Result<Reply, Errno> {
@@ -271,7 +277,7 @@ impl Single {
     }
 }
 
-fn mode(mode: u64) -> Mode {
+pub(crate) fn mode(mode: u64) -> Mode {
     Mode::from_raw_mode((mode & 0o7777) as u32)
 }
 

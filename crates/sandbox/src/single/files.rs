@@ -100,7 +100,7 @@ fn mode_of(recorded: Recorded, own: u32) -> u32 {
     kind | recorded.mode.unwrap_or(own) & 0o7777
 }
 
-fn with_record(mut stat: Stat, recorded: Recorded) -> Stat {
+pub(crate) fn with_record(mut stat: Stat, recorded: Recorded) -> Stat {
     (stat.st_uid, stat.st_gid) = (recorded.uid, recorded.gid);
     stat.st_mode = mode_of(recorded, stat.st_mode);
     if let Some(node) = recorded.node {
@@ -109,7 +109,7 @@ fn with_record(mut stat: Stat, recorded: Recorded) -> Stat {
     stat
 }
 
-fn extended_with_record(mut statx: Statx, recorded: Recorded) -> Statx {
+pub(crate) fn extended_with_record(mut statx: Statx, recorded: Recorded) -> Statx {
     (statx.stx_uid, statx.stx_gid) = (recorded.uid, recorded.gid);
     #[expect(clippy::cast_possible_truncation, reason = "a mode has 16 bits")]
     let mode = mode_of(recorded, u32::from(statx.stx_mode)) as u16;

@@ -27,40 +27,40 @@ const PROC_ROOT_INODE: u64 = 1;
 
 /// Whether a symlink in the last place is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Follow {
+pub(crate) enum Follow {
     Yes,
     No,
 }
 
 impl Follow {
     /// Reads AT_SYMLINK_NOFOLLOW.
-    pub(super) const fn unless_nofollow(flags: u64) -> Self {
+    pub(crate) const fn unless_nofollow(flags: u64) -> Self {
         if flags & libc::AT_SYMLINK_NOFOLLOW as u64 == 0 { Self::Yes } else { Self::No }
     }
 }
 
 /// A thread whose paths are resolved.
 #[derive(Clone, Debug)]
-pub(super) struct Viewer<'a> {
+pub(crate) struct Viewer<'a> {
     /// As numbered in our own PID namespace.
-    pub(super) thread: i32,
+    pub(crate) thread: i32,
     /// Its root directory.
-    pub(super) root: Arc<OwnedFd>,
+    pub(crate) root: Arc<OwnedFd>,
     /// The processes of the step, where `/proc` shows others too.
-    pub(super) step: Option<Lineage>,
+    pub(crate) step: Option<Lineage>,
     /// Its call, which waits.
-    pub(super) target: Option<Target<'a>>,
+    pub(crate) target: Option<Target<'a>>,
 }
 
 /// The directory that a name is, or will be, in.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) directory: OwnedFd,
-    pub(super) name: CString,
+pub(crate) struct Entry {
+    pub(crate) directory: OwnedFd,
+    pub(crate) name: CString,
 }
 
 /// Opens the root directory of a thread.
-pub(super) fn root_of(thread: i32, target: &Target<'_>) -> Result<OwnedFd> {
+pub(crate) fn root_of(thread: i32, target: &Target<'_>) -> Result<OwnedFd> {
     let root = open_path(CWD, format!("/proc/{thread}/root"))?;
     still(Some(target), root)
 }
@@ -72,7 +72,7 @@ fn still(target: Option<&Target<'_>>, found: OwnedFd) -> Result<OwnedFd> {
 
 impl Viewer<'_> {
     /// Opens what a path means, with O_PATH.
-    pub(super) fn locate(&self, directory: i32, path: &CStr, follow: Follow) -> Result<OwnedFd> {
+    pub(crate) fn locate(&self, directory: i32, path: &CStr, follow: Follow) -> Result<OwnedFd> {
         match self.locate_at_once(directory, path, follow) {
             Err(Errno::NOENT) if !may_be_in_proc(path) => Err(Errno::NOENT),
             Err(Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::ACCESS | Errno::AGAIN) => {
@@ -83,14 +83,14 @@ impl Viewer<'_> {
     }
 
     /// Opens what a path means by components, also where [`Viewer::locate`] takes a missing file for missing.
-    pub(super) fn walk(&self, directory: i32, path: &CStr, follow: Follow) -> Result<OwnedFd> {
+    pub(crate) fn walk(&self, directory: i32, path: &CStr, follow: Follow) -> Result<OwnedFd> {
         let mut walk = Walk::new(self, directory, path)?;
         walk.finish(follow)?;
         Ok(walk.current)
     }
 
     /// Opens what a descriptor of the thread is open on; its working directory for AT_FDCWD.
-    pub(super) fn descriptor(&self, descriptor: i32) -> Result<OwnedFd> {
+    pub(crate) fn descriptor(&self, descriptor: i32) -> Result<OwnedFd> {
         let thread = self.thread;
         if descriptor == libc::AT_FDCWD {
             let directory = open_path(CWD, format!("/proc/{thread}/cwd"))?;
@@ -102,7 +102,7 @@ impl Viewer<'_> {
     }
 
     /// Opens the directory of a path's last name. `Follow::Yes` goes on where a symlink in the last place leads.
-    pub(super) fn entry(&self, directory: i32, path: &CStr, follow: Follow) -> Result<Entry> {
+    pub(crate) fn entry(&self, directory: i32, path: &CStr, follow: Follow) -> Result<Entry> {
         let mut path = path.to_owned();
         let mut start = None;
         for _ in 0..MOST_LINKS {
@@ -289,7 +289,7 @@ fn may_be_in_proc(path: &CStr) -> bool {
 }
 
 /// Tells whether two descriptors are open on one file.
-pub(super) const fn same(one: &Stat, other: &Stat) -> bool {
+pub(crate) const fn same(one: &Stat, other: &Stat) -> bool {
     one.st_dev == other.st_dev && one.st_ino == other.st_ino
 }
 
@@ -323,7 +323,7 @@ fn open_in(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<Owne
 
 /// Does something in a directory that may be closed to its owner, which the root of the step is not kept from: where
 /// it is refused, the directory is opened for that moment. Its change time moves.
-pub(super) fn as_root<T>(directory: BorrowedFd<'_>, needed: Mode, act: impl Fn() -> Result<T>) -> Result<T> {
+pub(crate) fn as_root<T>(directory: BorrowedFd<'_>, needed: Mode, act: impl Fn() -> Result<T>) -> Result<T> {
     match act() {
         Err(Errno::ACCESS) => {}
         result => return result,
@@ -340,7 +340,7 @@ pub(super) fn as_root<T>(directory: BorrowedFd<'_>, needed: Mode, act: impl Fn()
 }
 
 /// Returns a path of ours to what a descriptor opened with O_PATH is open on.
-pub(super) fn descriptor_path(file: BorrowedFd<'_>) -> String {
+pub(crate) fn descriptor_path(file: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 

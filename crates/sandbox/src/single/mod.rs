@@ -15,14 +15,14 @@
 //! files what root may: a permission that the identity lacks is not denied.
 
 mod calls;
-mod create;
+pub(crate) mod create;
 mod credentials;
 mod exec;
-mod files;
-mod locate;
+pub(crate) mod files;
+pub(crate) mod locate;
 mod peer;
-mod symlink;
-mod xattr;
+pub(crate) mod symlink;
+pub(crate) mod xattr;
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -35,7 +35,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 
-use self::locate::{Follow, Viewer};
+pub(crate) use self::locate::{Follow, Viewer};
 use crate::identity::{Identity, Table};
 use crate::lineage::Lineage;
 use crate::mounts::{Mount, MountKind, Spec};
@@ -54,6 +54,14 @@ pub(crate) const LIMIT: Resource = Resource::Locks;
 pub(crate) fn first_limit(user: &User) -> Rlimit {
     let (_, number) = Table::starting_as(user);
     Rlimit { current: Some(number), maximum: rustix::process::getrlimit(LIMIT).maximum }
+}
+
+/// Makes a hard limit of that resource that no other process has: what a process inherits and, without privileges,
+/// cannot raise tells whose step it is of.
+pub(crate) fn new_mark() -> u64 {
+    const SPARE: u64 = 1 << 62;
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) % SPARE | SPARE
 }
 
 /// Answers the calls of one step.
@@ -100,7 +108,7 @@ enum Umask {
 
 /// What a call gives as its file.
 #[derive(Debug)]
-enum Named {
+pub(crate) enum Named {
     Descriptor(i32),
     Path { directory: i32, path: CString, follow: Follow },
 }
@@ -149,7 +157,7 @@ impl Single {
         Ok(())
     }
 
-    fn viewer<'t>(&mut self, call: &Call, target: &Target<'t>) -> Result<Viewer<'t>, Errno> {
+    pub(crate) fn viewer<'t>(&mut self, call: &Call, target: &Target<'t>) -> Result<Viewer<'t>, Errno> {
         let thread = thread_of(call);
         let root = match &self.root {
             Root::Shared(root) => Arc::clone(root),
@@ -169,6 +177,15 @@ impl Single {
         Ok(Viewer { thread, root, step: self.step, target: Some(*target) })
     }
 
+    /// Resolves all paths in this directory, whatever the root directory of the step's processes is.
+    pub(crate) fn in_root(mut self, root: OwnedFd) -> Self {
+        let root = Arc::new(root);
+        self.root = Root::Shared(Arc::clone(&root));
+        let thread = std::process::id().cast_signed();
+        self.look_up_placed(&Viewer { thread, root, step: self.step, target: None });
+        self
+    }
+
     fn look_up_placed(&mut self, viewer: &Viewer<'_>) {
         for (path, owner) in std::mem::take(&mut self.placed) {
             let file = viewer.locate(libc::AT_FDCWD, &path, Follow::Yes);
@@ -179,7 +196,7 @@ impl Single {
     }
 
     /// Opens the file a call means, with O_PATH.
-    fn open(&mut self, call: &Call, target: &Target<'_>, named: &Named) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open(&mut self, call: &Call, target: &Target<'_>, named: &Named) -> Result<OwnedFd, Errno> {
         let viewer = self.viewer(call, target)?;
         match named {
             Named::Descriptor(descriptor) => viewer.descriptor(*descriptor),
@@ -188,7 +205,7 @@ impl Single {
     }
 
     /// Returns what is recorded of a file. What others own, the kernel shows as nobody's.
-    fn recorded(&self, file: BorrowedFd<'_>, stat: &Stat) -> Recorded {
+    pub(crate) fn recorded(&self, file: BorrowedFd<'_>, stat: &Stat) -> Recorded {
         if stat.st_uid != self.uid.as_raw() {
             return Recorded::default();
         }
@@ -199,7 +216,7 @@ impl Single {
         self.owners.get(file, stat).unwrap_or_default()
     }
 
-    fn record(&mut self, file: BorrowedFd<'_>, owner: &Recorded) -> Result<(), Errno> {
+    pub(crate) fn record(&mut self, file: BorrowedFd<'_>, owner: &Recorded) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(file)?;
         let result = self.owners.set(file, &stat, owner);
         match result.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)) {
@@ -227,7 +244,7 @@ impl Answer for Single {
 }
 
 impl Single {
-    fn reply(&mut self, call: &Call, target: &Target<'_>) -> Result<Reply, Errno> {
+    pub(crate) fn reply(&mut self, call: &Call, target: &Target<'_>) -> Result<Reply, Errno> {
         let name = match (call.width, call.name.strip_suffix("32")) {
             (Width::Native, _) => call.name,
             (Width::Narrow, Some(name)) => name,
@@ -266,7 +283,7 @@ fn has_two_forms(name: &str) -> bool {
 
 impl Named {
     /// Reads what a call of the `*at` form names.
-    fn at(target: &Target<'_>, directory: i32, path: u64, flags: u64) -> Result<Self, Errno> {
+    pub(crate) fn at(target: &Target<'_>, directory: i32, path: u64, flags: u64) -> Result<Self, Errno> {
         const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
         let may_be_empty = flags & EMPTY_PATH != 0;
         if may_be_empty && path == 0 {
@@ -279,11 +296,11 @@ impl Named {
         Ok(Self::Path { directory, path, follow: Follow::unless_nofollow(flags) })
     }
 
-    fn path(target: &Target<'_>, path: u64, follow: Follow) -> Result<Self, Errno> {
+    pub(crate) fn path(target: &Target<'_>, path: u64, follow: Follow) -> Result<Self, Errno> {
         Ok(Self::Path { directory: libc::AT_FDCWD, path: target.read_path(path)?, follow })
     }
 }
 
-fn thread_of(call: &Call) -> i32 {
+pub(crate) fn thread_of(call: &Call) -> i32 {
     call.thread.as_raw_nonzero().get()
 }

@@ -68,7 +68,7 @@ impl Single {
     }
 }
 
-pub(super) fn is_symlink(stat: &Stat) -> bool {
+pub(crate) fn is_symlink(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 

@@ -14,7 +14,7 @@ use crate::notify::{Call, Reply, Target};
 const OURS: &[u8] = b"user.rbuild.";
 
 /// What stands before the name of an attribute that needed privileges.
-const STANDS_FOR: &[u8] = b"user.rbuild.xattr.";
+pub(crate) const STANDS_FOR: &[u8] = b"user.rbuild.xattr.";
 
 const CAPABILITY_RECORD: &str = "user.rbuild.xattr.security.capability";
 
@@ -115,7 +115,7 @@ pub(super) fn forget_capability(file: BorrowedFd<'_>, stat: &Stat) {
 }
 
 /// Reads which file a call means, whatever it wants of it.
-fn named(name: &str, call: &Call, target: &Target<'_>) -> Result<Named, Errno> {
+pub(crate) fn named(name: &str, call: &Call, target: &Target<'_>) -> Result<Named, Errno> {
     match name {
         name if name.ends_with("at") => Named::at(target, call.int(0), call.word(1), call.word(2)),
         "fgetxattr" | "fsetxattr" | "flistxattr" | "fremovexattr" => Ok(Named::Descriptor(call.int(0))),
@@ -126,7 +126,7 @@ fn named(name: &str, call: &Call, target: &Target<'_>) -> Result<Named, Errno> {
     }
 }
 
-fn is_ours(attribute: &CStr) -> bool {
+pub(crate) fn is_ours(attribute: &CStr) -> bool {
     attribute.to_bytes().starts_with(OURS)
 }
 
@@ -138,7 +138,7 @@ fn get(file: &OwnedFd, attribute: &CStr) -> Result<Vec<u8>, Errno> {
 }
 
 /// Gives the caller a value or a list: its size is returned, also where there is no room and nothing is written.
-fn give(target: &Target<'_>, bytes: &[u8], address: u64, room: u64) -> Result<Reply, Errno> {
+pub(crate) fn give(target: &Target<'_>, bytes: &[u8], address: u64, room: u64) -> Result<Reply, Errno> {
     let size = u64::try_from(bytes.len()).map_err(|_| Errno::RANGE)?;
     if room > 0 {
         if room < size {
@@ -157,7 +157,7 @@ fn read_arguments(target: &Target<'_>, address: u64) -> Result<(u64, u64), Errno
     Ok((u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u32::from_ne_bytes(size).into()))
 }
 
-fn read_name(target: &Target<'_>, address: u64) -> Result<CString, Errno> {
+pub(crate) fn read_name(target: &Target<'_>, address: u64) -> Result<CString, Errno> {
     // A name that is too long is the kernel's to refuse, and none of ours.
     match target.read_path(address) {
         Err(Errno::NAMETOOLONG) => Ok(CString::default()),

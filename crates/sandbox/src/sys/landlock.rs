@@ -14,6 +14,9 @@ const CREATE_RULESET_VERSION: u32 = 1;
 const RULE_PATH_BENEATH: u32 = 1;
 /// LANDLOCK_ACCESS_FS_REFER: to link or rename a file to another directory.
 const REFER: u64 = 1 << 13;
+const EXECUTE: u64 = 1;
+const READ_FILE: u64 = 1 << 2;
+const MAKE_SOCK: u64 = 1 << 9;
 const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
 const SCOPE_SIGNAL: u64 = 1 << 1;
 
@@ -109,12 +112,24 @@ impl From<u32> for Abi {
 /// Puts this thread into a domain in which it reaches the files below `root` only, or none. A domain that confines
 /// nothing is not entered.
 pub(crate) fn confine(domain: Domain, root: Option<BorrowedFd<'_>>) -> Result<()> {
+    confine_to(domain, root.as_slice(), domain.handled)
+}
+
+/// Puts this thread into a domain in which it executes and reads the files below `directories`, and makes
+/// sockets there, and nothing else.
+///
+/// (Who executes a file, opens it for reading.)
+pub(crate) fn confine_to_programs(domain: Domain, directories: &[BorrowedFd<'_>]) -> Result<()> {
+    confine_to(domain, directories, domain.handled & (EXECUTE | READ_FILE | MAKE_SOCK))
+}
+
+fn confine_to(domain: Domain, directories: &[BorrowedFd<'_>], allowed_access: u64) -> Result<()> {
     if domain.handled == 0 && domain.scoped == 0 {
         return Ok(());
     }
     let ruleset = create(domain)?;
-    if let Some(root) = root.filter(|_| domain.handled != 0) {
-        let rule = PathBeneath { allowed_access: domain.handled, parent_fd: root.as_raw_fd() };
+    for directory in directories.iter().filter(|_| domain.handled != 0) {
+        let rule = PathBeneath { allowed_access, parent_fd: directory.as_raw_fd() };
         // SAFETY: the kernel reads one live structure.
         check(unsafe {
             libc::syscall(

@@ -111,9 +111,29 @@ pub(crate) fn respond_with_descriptor(
     fd: BorrowedFd<'_>,
     close_on_exec: bool,
 ) -> Result<()> {
+    let send = u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).map_err(|_| Errno::INVAL)?;
+    add_descriptor(listener, id, fd, send, close_on_exec).map(drop)
+}
+
+/// Gives the caller a copy of `fd`, closed by execve, and leaves the call waiting; returns its number.
+///
+/// # Errors
+/// As for [`respond_with_descriptor`].
+pub(crate) fn give_descriptor(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>) -> Result<i32> {
+    let number = add_descriptor(listener, id, fd, 0, true)?;
+    i32::try_from(number).map_err(|_| Errno::BADF)
+}
+
+fn add_descriptor(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    flags: u32,
+    close_on_exec: bool,
+) -> Result<libc::c_long> {
     let request = libc::seccomp_notif_addfd {
         id,
-        flags: u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).map_err(|_| Errno::INVAL)?,
+        flags,
         srcfd: u32::try_from(fd.as_raw_fd()).map_err(|_| Errno::BADF)?,
         newfd: 0,
         newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
@@ -127,7 +147,6 @@ pub(crate) fn respond_with_descriptor(
             &raw const request,
         )
     })
-    .map(drop)
 }
 
 /// Tells whether a call still waits: what was read of its process between receiving it and this was its own.

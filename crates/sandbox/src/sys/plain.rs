@@ -3,7 +3,7 @@
 use std::mem::size_of;
 use std::slice;
 
-use rustix::fs::{Stat, Statx};
+use rustix::fs::{Stat, StatFs, Statx};
 
 /// Returns a `struct stat` as the 64-bit calls of this architecture write it.
 pub(crate) fn stat_bytes(stat: &Stat) -> &[u8] {
@@ -15,6 +15,12 @@ pub(crate) fn stat_bytes(stat: &Stat) -> &[u8] {
 pub(crate) fn statx_bytes(statx: &Statx) -> &[u8] {
     // SAFETY: as above.
     unsafe { slice::from_raw_parts(std::ptr::from_ref(statx).cast(), size_of::<Statx>()) }
+}
+
+/// Returns a `struct statfs` as the 64-bit calls of this architecture write it.
+pub(crate) fn statfs_bytes(statfs: &StatFs) -> &[u8] {
+    // SAFETY: as above.
+    unsafe { slice::from_raw_parts(std::ptr::from_ref(statfs).cast(), size_of::<StatFs>()) }
 }
 
 #[cfg(test)]
