@@ -50,6 +50,7 @@ const PLACES: &[Place] = &[
     Place { isolation: "userns", user: None, prepare: None, admitted: &[] },
     Place { isolation: "userns-single", user: Some(1000), prepare: None, admitted: &[] },
     Place { isolation: "chroot", user: None, prepare: None, admitted: &["priorities"] },
+    Place { isolation: "supervised", user: Some(1000), prepare: None, admitted: &["priorities"] },
     // As in a pod: where paths of /proc are masked no other can be mounted, so that the step has no PID namespace.
     Place {
         isolation: "userns",

@@ -204,7 +204,9 @@ fn a_host_that_cannot_run_says_so_before_the_first_step() {
     let world = World::new();
     world.file("a", "a");
     world.dockerfile("FROM scratch\nCOPY a /\nRUN true\n");
-    // An isolation that is not implemented works nowhere.
+    if !is_root("the isolation supervised is not for root") {
+        return;
+    }
     let args = ["--isolation", "supervised", "--progress", "plain", "--output", "type=cacheonly", "."];
     let run = world
         .rbuild(&args)

@@ -25,6 +25,9 @@ impl Isolation {
     pub const ALL: [Self; 5] =
         [Self::Namespaces, Self::Userns, Self::UsernsSingle, Self::Chroot, Self::Supervised];
 
+    /// Those that are chosen without being asked for, in that order.
+    pub const CHOSEN: [Self; 4] = [Self::Namespaces, Self::Userns, Self::UsernsSingle, Self::Chroot];
+
     /// Returns the name used on the command line.
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,11 +37,6 @@ impl Isolation {
             Self::Chroot => "chroot",
             Self::Supervised => "supervised",
         }
-    }
-
-    /// Tells whether who a process is, is emulated.
-    pub(crate) const fn emulates_identities(self) -> bool {
-        matches!(self, Self::UsernsSingle | Self::Supervised)
     }
 
     /// Tells whether a step is in the namespaces of this process.

@@ -87,6 +87,25 @@
 //! as well. A process that changed its user without an execve cannot be read, and finds them too: the streams that it
 //! opens by `/dev/stdout` go nowhere.
 //!
+//! # No root of its own
+//!
+//! [`Isolation::Supervised`] needs no privileges and no namespaces: seccomp filters, ptrace of its own children and
+//! Landlock. It is taken only when it is asked for. For the kernel the processes of a step are ordinary ones of this
+//! user; a thread of the builder answers every call that takes a path, as if the root filesystem were the root
+//! directory, with the `/proc` and `/dev` of [`Isolation::Chroot`] and the owners and identities of
+//! [`Isolation::UsernsSingle`]. A thread that executes, changes its directory or connects a local socket is stopped by
+//! ptrace for that moment and made to do it with the path outside. Programs that name an interpreter are executed from
+//! copies that name the one in the root.
+//!
+//! * It is the slowest isolation: the system calls of all processes of a step pass one thread.
+//! * The Landlock domain is the only wall around files. Local sockets with a path are in reach of a step that sets out
+//!   for them, and so is whatever this user may do that is no file. As in a changed root, System V IPC is shared.
+//! * Refused: programs of 32 bits (ENOEXEC), openat2, inotify_add_watch, the calls for attributes of Linux 6.13 and
+//!   name_to_handle_at (ENOSYS or EOPNOTSUPP, as on older kernels), datagrams to a path, a second chroot, an execve or chdir
+//!   of a process that is debugged (EPERM). What a process makes of itself with PR_SET_DUMPABLE has no effect.
+//! * Seen by a step: paths outside in `/proc/PID/maps`, in getsockname, and that SO_PEERCRED shows this user.
+//! * An embedding program that waits for any child (`waitpid(-1)`) takes the stops of a step's threads away; it must not.
+//!
 //! # Owners and identities where one id is mapped
 //!
 //! A user without privileges can make root of itself in a user namespace, and nobody else. With

@@ -21,6 +21,7 @@ use crate::owners::{Owners, Recorded};
 use crate::prepare::{self, Mode, ProcMount, Purpose};
 use crate::process::{Exit, Process, Rlimit};
 use crate::step::Setting;
+use crate::sys::landlock::Abi;
 
 /// What happened when each isolation was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +138,15 @@ fn try_isolation(isolation: Isolation, scratch: &Path) -> Result<Setting, Failur
     };
     if isolation.shares_namespaces() {
         injects_descriptors()?;
+    }
+    if isolation == Isolation::Supervised && !Abi::of_this_kernel().confines_files() {
+        let operation = "confine steps with Landlock (Linux 5.19, enabled by lsm=landlock)";
+        return Err(Failure::Operation { operation, target: String::new(), errno: libc::ENOSYS });
+    }
+    if isolation == Isolation::Supervised && rustix::process::geteuid().is_root() {
+        // Root's files have owners of their own, and root has better isolations.
+        let (operation, target) = ("do without privileges as", "root".to_owned());
+        return Err(Failure::Operation { operation, target, errno: libc::EPERM });
     }
     let mode = Mode { isolation, proc, rootfs };
     let mut setting = Setting { launcher, mode, ids, scratch: scratch.to_owned(), cgroup: None };
@@ -257,6 +267,7 @@ impl Unavailable {
         let chroot = "securityContext.capabilities.add: [SYS_CHROOT] on the container (isolation chroot)";
         let root =
             "securityContext.runAsUser: 0 on the container, with the default capabilities (isolation chroot)";
+        let supervised = "the slowest one (--isolation=supervised)";
         let is_root = self.probe.uid == 0;
         match self.probe.attempts.as_slice() {
             [Attempt { isolation: Isolation::Supervised, .. }] => {
@@ -268,7 +279,7 @@ impl Unavailable {
             [Attempt { isolation: Isolation::Chroot, .. }] if is_root => format!("set {chroot}"),
             [Attempt { isolation: Isolation::Chroot, .. }] => format!("set {root}"),
             _ if is_root => format!("set {chroot}, or {userns}, or {namespaces}"),
-            _ => format!("set {single}, or {root}"),
+            _ => format!("set {single}, or {root}; or change nothing and choose {supervised}"),
         }
     }
 }

@@ -20,12 +20,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Chooses the strongest isolation that works, trying with an overlay upper layer below `scratch`, which must exist.
+    /// Chooses the strongest isolation that works among [`Isolation::CHOSEN`], trying with an overlay upper layer below `scratch`, which must exist.
     ///
     /// # Errors
     /// [`Unavailable`] when none works; it says what failed and what would help.
     pub fn detect(scratch: &Path) -> Result<Self, Unavailable> {
-        Self::first_of(&Isolation::ALL, scratch)
+        Self::first_of(&Isolation::CHOSEN, scratch)
     }
 
     /// Takes `isolation`, after trying it as [`Sandbox::detect`] does.

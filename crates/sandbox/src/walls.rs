@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::isolation::Isolation;
 use crate::prepare::{Mode, ProcMount};
 use crate::sandbox::Sandbox;
 use crate::sys::landlock::Abi;
@@ -27,6 +28,8 @@ pub enum Wall {
     Ipc,
     /// Mounts with sizes and rights of their own.
     Mounts,
+    /// A root directory of its own.
+    Root,
 }
 
 impl Wall {
@@ -39,6 +42,11 @@ impl Wall {
             }
             Self::AbstractSockets => {
                 "no Landlock scopes (Linux 6.12): steps reach the abstract sockets of what runs beside them"
+            }
+            Self::Root => {
+                "no changed root: one thread of rbuild answers for the paths of steps (the slowest isolation: all their \
+                 system calls share about one core), and Landlock alone keeps them from the files around; local sockets \
+                 with a path, and whatever the user may do that is no file, are in reach of a step that sets out for them"
             }
             Self::Ipc => {
                 "no IPC namespace (nothing can be unshared): System V IPC and POSIX message queues are shared with what \
@@ -74,6 +82,7 @@ fn missing_walls(mode: Mode, abi: Abi) -> Vec<Wall> {
         return if mode.proc == ProcMount::Host { vec![Wall::Processes] } else { Vec::new() };
     }
     let walls = [
+        (Wall::Root, mode.isolation == Isolation::Chroot),
         (Wall::Files, abi.confines_files()),
         (Wall::AbstractSockets, abi.has_scopes()),
         (Wall::Ipc, false),
@@ -85,7 +94,6 @@ fn missing_walls(mode: Mode, abi: Abi) -> Vec<Wall> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isolation::Isolation;
     use crate::mounts::RootfsForm;
 
     #[test]
@@ -99,6 +107,7 @@ mod tests {
         check(Isolation::Chroot, 1, &[Wall::Files, Wall::AbstractSockets, Wall::Ipc, Wall::Mounts]);
         check(Isolation::Chroot, 2, &[Wall::AbstractSockets, Wall::Ipc, Wall::Mounts]);
         check(Isolation::Chroot, 6, &[Wall::Ipc, Wall::Mounts]);
+        check(Isolation::Supervised, 6, &[Wall::Root, Wall::Ipc, Wall::Mounts]);
         check(Isolation::Userns, 0, &[]);
         check_with(Isolation::Userns, ProcMount::Host, 7, &[Wall::Processes]);
         check_with(Isolation::UsernsSingle, ProcMount::Host, 7, &[Wall::Processes]);

@@ -299,6 +299,17 @@ impl Processes {
         Ok(is_stored && self.inside(&path).is_some())
     }
 
+    /// Tells whether something may be looked at, or changed, by a step: it is of the root, of `/proc`, or has no path.
+    pub(super) fn may_be_looked_at(&self, file: BorrowedFd<'_>) -> Result<bool> {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
+        if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+            return Ok(true);
+        }
+        let path = mirror::path_of(file)?;
+        let is_proc = || Ok(rustix::fs::fstatfs(file)?.f_type == rustix::fs::PROC_SUPER_MAGIC);
+        if self.inside(&path).is_some() || path.starts_with(b"/memfd:") { Ok(true) } else { is_proc() }
+    }
+
     /// Tells whether something that a link led to may be given to the step: no file or directory outside of the root
     /// (before its first execve, a process's `exe` is the builder's), and no file of the kernel's that it could write
     /// by opening it anew.

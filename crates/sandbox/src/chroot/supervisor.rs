@@ -17,6 +17,7 @@ use crate::lineage::Lineage;
 use crate::mounts::Spec;
 use crate::notify::{Answer, Call, Reply, Target};
 use crate::seccomp::Width;
+use crate::single::Follow;
 use crate::sys;
 
 /// Links that are followed to find out whether a path leads below `/proc` or `/dev`.
@@ -42,13 +43,6 @@ pub(crate) struct PathArgument {
 
 pub(crate) const PATH_FIRST: PathArgument = PathArgument { directory: None, path: 0 };
 pub(crate) const DIRECTORY_FIRST: PathArgument = PathArgument { directory: Some(0), path: 1 };
-
-/// Whether a symlink that a path ends with is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Follow {
-    Yes,
-    No,
-}
 
 /// What a path led to that is not left to the kernel.
 #[derive(Debug)]
@@ -348,15 +342,33 @@ impl Supervisor {
         })
     }
 
-    /// Opens what the path of a call means with O_PATH, if that is below `/proc` or `/dev` and not the skeleton's.
-    pub(crate) fn look(&self, call: &Call, target: &Target<'_>, at: PathArgument) -> Result<Option<OwnedFd>> {
-        let Some(place) = self.place(call, target, at, Follow::Yes) else { return Ok(None) };
+    /// Opens what the path of a call means with O_PATH, if that is below `/proc` or `/dev` and not the skeleton's. No
+    /// file outside of the root is found, but what has no path or is of `/proc`.
+    pub(crate) fn look(
+        &self,
+        call: &Call,
+        target: &Target<'_>,
+        at: PathArgument,
+        follow: Follow,
+    ) -> Result<Option<OwnedFd>> {
+        let Some(place) = self.place(call, target, at, follow) else { return Ok(None) };
+        let is_own_link = match &place {
+            Place::Own(Own::Stream, _) => true,
+            Place::Own(_, names) => names.is_empty(),
+            _ => false,
+        };
+        if follow == Follow::No && is_own_link {
+            return Ok(None);
+        }
         let caller = Caller::of(call.thread)?;
         let Some((directory, path)) = self.subject(&place, &caller)? else { return Ok(None) };
         if path.is_empty() {
             return Ok(Some(directory));
         }
-        rustix::fs::openat(&directory, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(Some)
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        flags.set(OFlags::NOFOLLOW, follow == Follow::No);
+        let found = rustix::fs::openat(&directory, &path, flags, Mode::empty())?;
+        if self.processes.may_be_looked_at(found.as_fd())? { Ok(Some(found)) } else { Err(Errno::ACCESS) }
     }
 
     /// Returns a path that the kernel shows to us as the step has it.

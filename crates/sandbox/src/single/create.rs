@@ -120,13 +120,14 @@ impl Single {
         let made = self.make(call, &creation, |directory, name| {
             rustix::fs::openat(directory, name, flags | create | OFlags::CLOEXEC, mode)
         });
-        let fd = match made {
+        let (fd, mask) = match made {
             // Somebody else was faster.
             Err(Errno::EXIST) if !temporary => return Ok(Reply::Continue),
             made => made?,
         };
         let file =
             rustix::fs::open(descriptor_path(fd.as_fd()), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        self.settle(file.as_fd(), mode, mask)?;
         self.record(file.as_fd(), &creation.owner)?;
         Ok(Reply::Descriptor { fd, close_on_exec: flags.contains(OFlags::CLOEXEC) })
     }
@@ -143,7 +144,9 @@ impl Single {
         let Some(creation) = self.creation(call, target, &Place::of(directory, call.word(first)))? else {
             return Ok(Reply::Continue);
         };
-        self.make(call, &creation, |directory, name| rustix::fs::mkdirat(directory, name, mode))?;
+        let ((), mask) =
+            self.make(call, &creation, |directory, name| rustix::fs::mkdirat(directory, name, mode))?;
+        self.settle_entry(&creation.entry, mode, mask)?;
         self.record_entry(&creation)
     }
 
@@ -193,7 +196,10 @@ impl Single {
         }
         let kind = if node.is_some() { FileType::RegularFile } else { kind };
         let mode = mode(raw_mode);
-        self.make(call, &creation, |directory, name| rustix::fs::mknodat(directory, name, kind, mode, 0))?;
+        let ((), mask) = self.make(call, &creation, |directory, name| {
+            rustix::fs::mknodat(directory, name, kind, mode, 0)
+        })?;
+        self.settle_entry(&creation.entry, mode, mask)?;
         self.record_entry(&creation)
     }
 
@@ -250,22 +256,54 @@ impl Single {
         call: &Call,
         creation: &Creation,
         make: impl Fn(BorrowedFd<'_>, &CStr) -> rustix::io::Result<T>,
-    ) -> Result<T, Errno> {
-        self.take_umask(call)?;
+    ) -> Result<(T, Mode), Errno> {
+        let mask = self.take_umask(call)?;
         let Entry { directory, name } = &creation.entry;
         let make = || make(directory.as_fd(), name);
-        if creation.overrides { as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, make) } else { make() }
+        let made =
+            if creation.overrides { as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, make) } else { make() };
+        Ok((made?, mask))
     }
 
-    /// Gives this thread the umask of the caller.
-    pub(crate) fn take_umask(&mut self, call: &Call) -> Result<(), Errno> {
+    /// Gives this thread the umask of the caller, and returns it.
+    pub(crate) fn take_umask(&mut self, call: &Call) -> Result<Mode, Errno> {
         if self.umask == Umask::OfTheProcess {
-            sys::unshare_filesystem_attributes()?;
-            self.umask = Umask::Own;
+            self.umask = match sys::unshare_filesystem_attributes() {
+                Err(Errno::PERM) => Umask::Refused,
+                done => done.map(|()| Umask::Own)?,
+            };
         }
         let status = Status::of(super::thread_of(call)).ok_or(Errno::SRCH)?;
-        rustix::process::umask(Mode::from_raw_mode(status.umask));
-        Ok(())
+        let mask = Mode::from_raw_mode(status.umask);
+        if self.umask == Umask::Own {
+            rustix::process::umask(mask);
+        }
+        Ok(mask)
+    }
+
+    /// Gives a file just made the mode that the caller's umask leaves of `wish`, where this thread has another umask.
+    pub(crate) fn settle(&self, file: BorrowedFd<'_>, wish: Mode, mask: Mode) -> Result<(), Errno> {
+        if self.umask != Umask::Refused {
+            return Ok(());
+        }
+        let stat = rustix::fs::fstat(file)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Ok(());
+        }
+        let has = Mode::from_raw_mode(stat.st_mode);
+        // A set-group-id directory makes others.
+        let wanted = wish.difference(mask) | has & Mode::SGID;
+        if has == wanted { Ok(()) } else { rustix::fs::chmod(descriptor_path(file), wanted) }
+    }
+
+    /// As [`Single::settle`], of a name.
+    pub(crate) fn settle_entry(&self, entry: &Entry, wish: Mode, mask: Mode) -> Result<(), Errno> {
+        if self.umask != Umask::Refused {
+            return Ok(());
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&entry.directory, &entry.name, flags, Mode::empty())?;
+        self.settle(file.as_fd(), wish, mask)
     }
 
     fn record_entry(&mut self, creation: &Creation) -> Result<Reply, Errno> {

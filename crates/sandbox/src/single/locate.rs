@@ -48,6 +48,8 @@ pub(crate) struct Viewer<'a> {
     pub(crate) root: Arc<OwnedFd>,
     /// The processes of the step, where `/proc` shows others too.
     pub(crate) step: Option<Lineage>,
+    /// What the kernel calls the root directory, where a thread could have others open.
+    pub(crate) within: Option<Arc<[u8]>>,
     /// Its call, which waits.
     pub(crate) target: Option<Target<'a>>,
 }
@@ -94,11 +96,28 @@ impl Viewer<'_> {
         let thread = self.thread;
         if descriptor == libc::AT_FDCWD {
             let directory = open_path(CWD, format!("/proc/{thread}/cwd"))?;
-            return still(self.target.as_ref(), directory);
+            return self.bounded(still(self.target.as_ref(), directory)?);
         }
         let file = open_path(CWD, format!("/proc/{thread}/fd/{descriptor}"));
         let file = file.map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })?;
-        still(self.target.as_ref(), file)
+        self.bounded(still(self.target.as_ref(), file)?)
+    }
+
+    /// Refuses files and directories outside of the root, but for those in memory and those of `/proc`.
+    fn bounded(&self, file: OwnedFd) -> Result<OwnedFd> {
+        let Some(within) = &self.within else { return Ok(file) };
+        let path = rustix::fs::readlink(descriptor_path(file.as_fd()), Vec::new())?.into_bytes();
+        let below = path.strip_prefix(&**within).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+        // A pipe, a socket, memory.
+        if below || !path.starts_with(b"/") || path.starts_with(b"/memfd:") {
+            return Ok(file);
+        }
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        let is_stored = matches!(kind, FileType::Directory | FileType::RegularFile | FileType::Symlink);
+        if is_stored && proc_place(file.as_fd())? == ProcPlace::Outside {
+            return Err(Errno::ACCESS);
+        }
+        Ok(file)
     }
 
     /// Opens the directory of a path's last name. `Follow::Yes` goes on where a symlink in the last place leads.
@@ -372,7 +391,7 @@ mod tests {
     }
 
     fn viewer(root: &Arc<OwnedFd>) -> Viewer<'static> {
-        Viewer { thread: std::process::id().cast_signed(), root: Arc::clone(root), step: None, target: None }
+        Viewer { thread: std::process::id().cast_signed(), root: Arc::clone(root), step: None, within: None, target: None }
     }
 
     fn open(path: &Path) -> Arc<OwnedFd> {
@@ -456,7 +475,7 @@ mod tests {
             .spawn()
             .unwrap();
         let root = open(Path::new("/"));
-        let viewer = Viewer { thread: other.id().cast_signed(), root, step: None, target: None };
+        let viewer = Viewer { thread: other.id().cast_signed(), root, step: None, within: None, target: None };
         let stat = |path: &CStr| {
             rustix::fs::fstat(viewer.locate(libc::AT_FDCWD, path, Follow::Yes).unwrap()).unwrap()
         };

@@ -30,7 +30,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
@@ -76,6 +76,8 @@ pub(crate) struct Single {
     /// The root directory of every process of the step, until one of them calls chroot(2): nothing else that the
     /// filter lets through changes it.
     root: Root,
+    /// What the kernel calls the root directory, where it is none for the kernel.
+    within: Option<Arc<[u8]>>,
     /// The processes of the step, where it sees others too.
     step: Option<Lineage>,
     /// The one user and group there is.
@@ -104,6 +106,8 @@ enum Root {
 enum Umask {
     OfTheProcess,
     Own,
+    /// It can have none: unshare(2) is refused. What is made gets its mode once more.
+    Refused,
 }
 
 /// What a call gives as its file.
@@ -134,6 +138,7 @@ impl Single {
             placed,
             identities,
             root: Root::Unknown,
+            within: None,
             step,
             uid,
             gid,
@@ -169,21 +174,35 @@ impl Single {
                     thread,
                     root: Arc::clone(&root),
                     step: self.step,
+                    within: None,
                     target: Some(*target),
                 });
                 root
             }
         };
-        Ok(Viewer { thread, root, step: self.step, target: Some(*target) })
+        Ok(Viewer { thread, root, step: self.step, within: self.within.clone(), target: Some(*target) })
     }
 
     /// Resolves all paths in this directory, whatever the root directory of the step's processes is.
-    pub(crate) fn in_root(mut self, root: OwnedFd) -> Self {
+    ///
+    /// # Errors
+    /// The kernel does not tell where the directory is.
+    pub(crate) fn in_root(mut self, root: OwnedFd) -> std::io::Result<Self> {
+        let path = rustix::fs::readlink(locate::descriptor_path(root.as_fd()), Vec::new())?;
+        self.within = Some(path.to_bytes().into());
         let root = Arc::new(root);
         self.root = Root::Shared(Arc::clone(&root));
         let thread = std::process::id().cast_signed();
-        self.look_up_placed(&Viewer { thread, root, step: self.step, target: None });
-        self
+        self.look_up_placed(&Viewer { thread, root, step: self.step, within: None, target: None });
+        Ok(self)
+    }
+
+    /// Opens an absolute path with O_PATH, where all processes have one root directory.
+    pub(crate) fn in_shared_root(&self, path: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
+        let Root::Shared(root) = &self.root else { return Err(Errno::NOENT) };
+        let thread = std::process::id().cast_signed();
+        let viewer = Viewer { thread, root: Arc::clone(root), step: self.step, within: None, target: None };
+        viewer.locate(libc::AT_FDCWD, path, Follow::Yes)
     }
 
     fn look_up_placed(&mut self, viewer: &Viewer<'_>) {

@@ -112,6 +112,9 @@ impl Supervised {
             None if real.starts_with(b"/memfd:") => b"/memfd".to_vec(),
             None => return Err(Errno::ACCESS),
         };
+        if self.programs.has(&real) {
+            return Ok(real);
+        }
         let interpreter = elf::interpreter(content.as_fd())?;
         let Some(interpreter) = interpreter else {
             let is_reached = stat.st_mode & OWNER == OWNER && stat.st_nlink > 0 && real.len() < 4000;

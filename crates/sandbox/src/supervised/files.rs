@@ -71,10 +71,11 @@ impl Supervised {
         if flags.contains(OFlags::TMPFILE) {
             let named = Named::at(target, opening.directory, opening.path, 0)?;
             let directory = self.single.open(call, target, &named)?;
-            self.single.take_umask(call)?;
+            let mask = self.single.take_umask(call)?;
             let fd = as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, || {
                 rustix::fs::openat(&directory, c".", flags | OFlags::CLOEXEC, mode(opening.mode))
             })?;
+            self.single.settle(fd.as_fd(), mode(opening.mode), mask)?;
             return Ok(Reply::Descriptor { fd, close_on_exec });
         }
         if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::PATH) {
@@ -112,7 +113,7 @@ impl Supervised {
             Ok(_) => return Ok(None),
             Err(_) => {}
         }
-        self.single.take_umask(call)?;
+        let mask = self.single.take_umask(call)?;
         let ours = flags | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOCTTY;
         let made = as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, || {
             rustix::fs::openat(directory, name, ours, mode(opening.mode))
@@ -120,7 +121,11 @@ impl Supervised {
         match made {
             // Somebody else was faster.
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => Ok(None),
-            made => made.map(Some),
+            made => {
+                let made = made?;
+                self.single.settle(made.as_fd(), mode(opening.mode), mask)?;
+                Ok(Some(made))
+            }
         }
     }
 

@@ -30,7 +30,7 @@ use rustix::io::{Errno, Result};
 use crate::chroot::{DIRECTORY_FIRST, PATH_FIRST, PathArgument, Supervisor};
 use crate::notify::{Answer, Call, Reply, Target};
 use crate::seccomp::Width;
-use crate::single::{Follow, Named, Single, thread_of};
+use crate::single::{self, Follow, Named, Single, thread_of};
 
 use self::files::Openings;
 use self::programs::Programs;
@@ -66,10 +66,17 @@ impl Supervised {
             "open" | "creat" | "openat" | "readlink" | "readlinkat" | "chmod" | "fchmodat" | "uname" => {
                 match self.proc.answer(call, target) {
                     Reply::Continue => {}
+                    Reply::Descriptor { fd, close_on_exec } => {
+                        let fd = self.original(fd)?;
+                        return Ok(Reply::Descriptor { fd, close_on_exec });
+                    }
                     reply => return Ok(reply),
                 }
             }
             _ => {}
+        }
+        if !single::RULES.calls.iter().any(|(name, _)| *name == call.name) {
+            return self.perform(call, target);
         }
         match self.single.reply(call, target)? {
             Reply::Continue => self.perform(call, target),
@@ -106,10 +113,21 @@ impl Supervised {
         }
     }
 
+    /// Opens the program that a descriptor is of a copy of, where it is.
+    fn original(&self, file: OwnedFd) -> Result<OwnedFd> {
+        let path = rustix::fs::readlink(path_of(&file), Vec::new())?.into_bytes();
+        if !self.programs.has(&path) {
+            return Ok(file);
+        }
+        let path = CString::new(self.proc.inside(&path).ok_or(Errno::NOENT)?).map_err(|_| Errno::NOENT)?;
+        let original = self.single.in_shared_root(&path)?;
+        files::open_again(&original, OFlags::RDONLY)
+    }
+
     /// Opens what a call names with O_PATH.
     fn look(&mut self, call: &Call, target: &Target<'_>, named: &Named, at: PathArgument) -> Result<OwnedFd> {
-        if let Named::Path { follow: Follow::Yes, .. } = named
-            && let Some(found) = self.proc.look(call, target, at)?
+        if let Named::Path { follow, .. } = named
+            && let Some(found) = self.proc.look(call, target, at, *follow)?
         {
             return Ok(found);
         }

@@ -45,9 +45,11 @@ impl Supervised {
     pub(super) fn make_directory(&mut self, call: &Call, target: &Target<'_>) -> Result<Reply> {
         let (_, directory, path) = place(call);
         let wish = if call.name == "mkdir" { call.word(1) } else { call.word(2) };
-        let Entry { directory, name } = self.entry((call, target), directory, path, Errno::EXIST)?;
-        self.single.take_umask(call)?;
-        as_root(directory.as_fd(), CHANGES, || rustix::fs::mkdirat(&directory, &name, mode(wish)))?;
+        let entry = self.entry((call, target), directory, path, Errno::EXIST)?;
+        let Entry { directory, name } = &entry;
+        let mask = self.single.take_umask(call)?;
+        as_root(directory.as_fd(), CHANGES, || rustix::fs::mkdirat(directory, name, mode(wish)))?;
+        self.single.settle_entry(&entry, mode(wish), mask)?;
         Ok(Reply::Value(0))
     }
 
@@ -62,10 +64,12 @@ impl Supervised {
         if matches!(kind, FileType::BlockDevice | FileType::Directory | FileType::Symlink) {
             return Err(Errno::PERM);
         }
-        let Entry { directory, name } = self.entry((call, target), directory, path, Errno::EXIST)?;
-        self.single.take_umask(call)?;
-        let make = || rustix::fs::mknodat(&directory, &name, kind, mode(u64::from(wish)), 0);
-        as_root(directory.as_fd(), CHANGES, make)?;
+        let entry = self.entry((call, target), directory, path, Errno::EXIST)?;
+        let Entry { directory, name } = &entry;
+        let mask = self.single.take_umask(call)?;
+        let wish = mode(u64::from(wish));
+        as_root(directory.as_fd(), CHANGES, || rustix::fs::mknodat(directory, name, kind, wish, 0))?;
+        self.single.settle_entry(&entry, wish, mask)?;
         Ok(Reply::Value(0))
     }
 

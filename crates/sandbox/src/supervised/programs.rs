@@ -38,6 +38,12 @@ impl Programs {
         Self { directory, copies: HashMap::new() }
     }
 
+    /// Tells whether a path of the kernel is that of a copy.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        let directory = rustix::fs::readlink(path_of(&self.directory), Vec::new());
+        directory.is_ok_and(|directory| path.strip_prefix(directory.to_bytes()).is_some_and(|rest| rest.starts_with(b"/")))
+    }
+
     /// Returns the path of a copy of a program, whose path in the root is `path`, that names another interpreter.
     pub(super) fn copy(
         &mut self,

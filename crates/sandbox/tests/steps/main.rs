@@ -14,5 +14,6 @@ mod output;
 mod probing;
 mod records;
 mod single;
+mod supervised;
 mod support;
 mod walls;
