@@ -295,6 +295,7 @@ impl Supervisor {
             Place::Own(Own::Descriptors, names) if names.len() == 1 => return Ok(Reply::Continue),
             place => match self.find(place, &caller)? {
                 Some(Found::Object(object)) => self.text_of(&object, &caller)?,
+                Some(Found::Inside(path)) if path == b"/" => path,
                 Some(Found::Inside(path)) => {
                     let look = How::new(libc::O_PATH | libc::O_NOFOLLOW, 0);
                     let link = self.open_inside(&path, look, &caller)?;

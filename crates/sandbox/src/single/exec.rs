@@ -40,7 +40,7 @@ impl Single {
             return Ok(None);
         }
         let sets_group = mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
-        if (mode & S_ISUID == 0 && !sets_group) || !is_effective(call, &file) {
+        if (mode & S_ISUID == 0 && !sets_group) || !is_effective(call, &file, self.within.is_some()) {
             return Ok(Some(SetId::default()));
         }
         let owner = self.recorded(file.as_fd(), &stat);
@@ -50,10 +50,11 @@ impl Single {
 }
 
 /// Tells whether the set-id bits of a file count: not where the mount or the process says no, nor on scripts. A
-/// process whose `no_new_privs` was set before the step by the pod is emulated without it.
-fn is_effective(call: &Call, file: &OwnedFd) -> bool {
+/// process whose `no_new_privs` was set before the step, by the pod or by us, is emulated without it.
+fn is_effective(call: &Call, file: &OwnedFd, is_set_by_us: bool) -> bool {
     let no_new_privileges = |status: Option<Status>| status.is_some_and(|status| status.no_new_privileges);
-    let given_up = no_new_privileges(Status::of(super::thread_of(call)))
+    let given_up = !is_set_by_us
+        && no_new_privileges(Status::of(super::thread_of(call)))
         && !no_new_privileges(Status::of_this_process());
     let refused = rustix::fs::fstatvfs(file).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::NOSUID));
     !given_up && !refused && !is_script(file)

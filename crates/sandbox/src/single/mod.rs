@@ -78,6 +78,8 @@ pub(crate) struct Single {
     root: Root,
     /// What the kernel calls the root directory, where it is none for the kernel.
     within: Option<Arc<[u8]>>,
+    /// The file that the call means, where somebody else has found it.
+    pub(crate) found: Option<OwnedFd>,
     /// The processes of the step, where it sees others too.
     step: Option<Lineage>,
     /// The one user and group there is.
@@ -139,6 +141,7 @@ impl Single {
             identities,
             root: Root::Unknown,
             within: None,
+            found: None,
             step,
             uid,
             gid,
@@ -216,6 +219,9 @@ impl Single {
 
     /// Opens the file a call means, with O_PATH.
     pub(crate) fn open(&mut self, call: &Call, target: &Target<'_>, named: &Named) -> Result<OwnedFd, Errno> {
+        if let Some(found) = self.found.take() {
+            return Ok(found);
+        }
         let viewer = self.viewer(call, target)?;
         match named {
             Named::Descriptor(descriptor) => viewer.descriptor(*descriptor),

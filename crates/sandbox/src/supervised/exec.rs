@@ -57,6 +57,7 @@ impl Supervised {
         };
         let (file, first) = self.through_scripts(call, target, file, &named)?;
         let path = self.executable(call, target, &file)?;
+        let path = self.programs.called(path, &named)?;
         let execution = Execution { path, named, first, arguments };
         let memory = self.lay_out(call, target, &execution)?;
         let mut driven = drive::take(call, target)?;

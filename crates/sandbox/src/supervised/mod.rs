@@ -78,7 +78,18 @@ impl Supervised {
         if !single::RULES.calls.iter().any(|(name, _)| *name == call.name) {
             return self.perform(call, target);
         }
-        match self.single.reply(call, target)? {
+        self.single.found = match call.name {
+            "chown" | "getxattr" | "setxattr" | "listxattr" | "removexattr" => {
+                self.proc.look(call, target, PATH_FIRST, Follow::Yes)?
+            }
+            "fchownat" if Follow::unless_nofollow(call.word(4)) == Follow::Yes => {
+                self.proc.look(call, target, DIRECTORY_FIRST, Follow::Yes)?
+            }
+            _ => None,
+        };
+        let reply = self.single.reply(call, target);
+        self.single.found = None;
+        match reply? {
             Reply::Continue => self.perform(call, target),
             reply => Ok(reply),
         }

@@ -20,6 +20,8 @@ pub(super) struct Programs {
     directory: OwnedFd,
     /// The paths of copies, for the kernel.
     copies: HashMap<Key, Vec<u8>>,
+    /// Links to programs that are called by other names than theirs.
+    names: HashMap<(Vec<u8>, Vec<u8>), Vec<u8>>,
 }
 
 /// What tells a program from what it was before, or from another of the same name.
@@ -35,7 +37,7 @@ struct Key {
 
 impl Programs {
     pub(super) fn in_directory(directory: OwnedFd) -> Self {
-        Self { directory, copies: HashMap::new() }
+        Self { directory, copies: HashMap::new(), names: HashMap::new() }
     }
 
     /// Tells whether a path of the kernel is that of a copy.
@@ -80,6 +82,29 @@ impl Programs {
         let made = rustix::fs::readlink(path_of(&copy), Vec::new())?.into_bytes();
         self.copies.insert(key, made.clone());
         Ok(made)
+    }
+
+    /// Returns a path whose last name is the one that a program is called by, which the kernel makes the name of the
+    /// process.
+    pub(super) fn called(&mut self, path: Vec<u8>, called: &[u8]) -> Result<Vec<u8>> {
+        let last = |path: &[u8]| path.rsplit(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
+        let name = last(called);
+        if name.is_empty() || name == last(&path) || called.starts_with(b"/dev/fd/") {
+            return Ok(path);
+        }
+        let key = (path, name);
+        if let Some(link) = self.names.get(&key) {
+            return Ok(link.clone());
+        }
+        // No program of the root is called that: it is a directory of ours beside theirs.
+        let place = format!(".names/{}/", self.names.len()).into_bytes();
+        let (parent, link) = self.make_place(&[place.as_slice(), &key.1].concat())?;
+        let target = CString::new(key.0.as_slice()).map_err(|_| Errno::INVAL)?;
+        rustix::fs::symlinkat(target, &parent, &link)?;
+        let parent = rustix::fs::readlink(path_of(&parent), Vec::new())?.into_bytes();
+        let link = [parent.as_slice(), b"/", &key.1].concat();
+        self.names.insert(key, link.clone());
+        Ok(link)
     }
 
     /// Makes the directories of a path, and room for its last name.

@@ -8,10 +8,12 @@ use tempfile::TempDir;
 use crate::support::scratch;
 
 #[test]
-fn unimplemented_isolations_say_so() {
+fn root_is_no_user_without_privileges() {
     let dir = scratch();
-    let error = Sandbox::forced(Isolation::Supervised, dir.path()).unwrap_err().to_string();
-    assert!(error.contains("not implemented yet"), "{error}");
+    if rustix::process::geteuid().is_root() {
+        let error = Sandbox::forced(Isolation::Supervised, dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot do without privileges as root"), "{error}");
+    }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -24,6 +26,7 @@ fn a_probe_tries_every_isolation_and_leaves_nothing() {
     assert_eq!(tried, Isolation::ALL);
     let works =
         probe.attempts.iter().find(|attempt| attempt.outcome.is_ok()).map(|attempt| attempt.isolation);
+    let works = works.filter(|isolation| Isolation::CHOSEN.contains(isolation));
     assert_eq!(Sandbox::detect(dir.path()).ok().map(|sandbox| sandbox.isolation()), works);
     for attempt in &probe.attempts {
         let implemented = attempt.outcome != Err(Failure::NotImplemented);
