@@ -232,7 +232,7 @@ pub(crate) struct RunArgs {
     /// Let the Dockerfile ask for network.host, security.insecure or device (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(crate) allow: Vec<String>,
-    /// How RUN steps are isolated; default: the strongest that works here
+    /// How RUN steps are isolated; default: the strongest that works here (but supervised, which must be asked for)
     #[arg(long, value_name = "NAME")]
     pub(crate) isolation: Option<String>,
     /// A cgroup (version 2) in which every RUN gets one of its own; needs write access to it

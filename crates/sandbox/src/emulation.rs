@@ -78,7 +78,9 @@ pub(crate) fn answers(
             let failed = || failed("get ready to answer for all paths");
             let parts = skeleton.parts().map_err(failed())?;
             let (root, programs) = (parts.root.try_clone(), parts.programs.as_ref().map(|fd| fd.try_clone()));
-            let single = Single::new(Arc::clone(owners), spec, Some(lineage)).in_root(root.map_err(failed())?).map_err(failed())?;
+            let single = Single::new(Arc::clone(owners), spec, Some(lineage))
+                .in_root(root.map_err(failed())?)
+                .map_err(failed())?;
             let programs = programs.ok_or_else(|| failed()(std::io::ErrorKind::NotFound.into()))?;
             let proc = Supervisor::new(parts, lineage, spec).map_err(failed())?;
             let inner = Supervised::new(proc, single, programs.map_err(failed())?);

@@ -18,8 +18,8 @@ use crate::overlay;
 use crate::own_program::OwnProgram;
 use crate::process::{Confinement, Network, Process, Resource, Rlimit};
 use crate::program::{
-    Action, Credentials, Entry, Executable, Filesystem, Lookup, MemoryFile, Operation, Privileges, Program, Root,
-    Supervision,
+    Action, Credentials, Entry, Executable, Filesystem, Lookup, MemoryFile, Operation, Privileges, Program,
+    Root, Supervision,
 };
 use crate::seccomp::{self, Filter};
 use crate::single;
@@ -141,9 +141,7 @@ impl Walls {
             // A pod's root has no CAP_SYS_ADMIN, with which a filter could do without no_new_privs.
             (Isolation::Chroot, _) => (Privileges::Fixed, IN_CHANGED_ROOT, Some(abi.everything())),
             // There is nothing to give up where nobody is root.
-            (Isolation::Supervised, _) => {
-                (Privileges::Fixed, CapabilitySet::empty(), Some(abi.everything()))
-            }
+            (Isolation::Supervised, _) => (Privileges::Fixed, CapabilitySet::empty(), Some(abi.everything())),
             (_, ProcMount::Host) => (Privileges::Gained, DEFAULT, Some(abi.signals())),
             (_, ProcMount::Fresh) => (Privileges::Gained, DEFAULT, None),
         };

@@ -124,9 +124,12 @@ fn outcome(report: Report, program: &Program) -> Result<Exit, RunError> {
         Report::Stage { stage, errno } => {
             let target = match stage {
                 Stage::WorkingDirectory => program.entry.cwd.to_string_lossy().into_owned(),
-                Stage::Root => {
-                    program.entry.root.path().map(|root| root.to_string_lossy().into_owned()).unwrap_or_default()
-                }
+                Stage::Root => program
+                    .entry
+                    .root
+                    .path()
+                    .map(|root| root.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
                 Stage::UserId => program.entry.uid.as_raw().to_string(),
                 Stage::GroupId => program.entry.gid.as_raw().to_string(),
                 _ => String::new(),

@@ -176,7 +176,9 @@ impl Processes {
             None => (names.len(), Link::None),
         };
         let path = joined(names.get(..length).unwrap_or_default())?;
-        if let (Some(rest), true) = (magic, self.programs.is_some() && inner.first() == Some(&b"root".as_slice())) {
+        if let (Some(rest), true) =
+            (magic, self.programs.is_some() && inner.first() == Some(&b"root".as_slice()))
+        {
             // The kernel's is that of the host.
             return Ok(Meaning::Inside([b"/".as_slice(), &rest.join(&b'/')].concat()));
         }

@@ -155,7 +155,8 @@ impl Skeleton {
     /// Makes a directory for copies of programs, which goes with the skeleton, and returns its path.
     pub(crate) fn make_programs(&self) -> Result<PathBuf, RunError> {
         let path = self.scratch.join(PROGRAMS);
-        fs::create_dir(&path).map_err(|error| failed("make a directory for programs in", &self.scratch, error))?;
+        fs::create_dir(&path)
+            .map_err(|error| failed("make a directory for programs in", &self.scratch, error))?;
         Ok(path)
     }
 
@@ -233,13 +234,14 @@ impl Skeleton {
 
     /// Moves a directory in or out. Only root may do that where it or the root is closed to writing; another owner opens
     /// them for that moment.
-    fn with_open_root(
-        &self,
-        name: &str,
-        act: impl Fn() -> rustix::io::Result<()>,
-    ) -> rustix::io::Result<()> {
-        let moved = [self.scratch.join(name), Path::new("/proc/self/fd").join(self.root.as_raw_fd().to_string()).join(name)];
-        let open = |path: &PathBuf| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
+    fn with_open_root(&self, name: &str, act: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+        let moved = [
+            self.scratch.join(name),
+            Path::new("/proc/self/fd").join(self.root.as_raw_fd().to_string()).join(name),
+        ];
+        let open = |path: &PathBuf| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+        };
         let [ours, theirs] = moved.each_ref().map(|path| open(path).ok());
         let needed = Mode::WUSR | Mode::XUSR;
         let of = |directory: &Option<OwnedFd>, act: &dyn Fn() -> rustix::io::Result<()>| match directory {

@@ -58,7 +58,12 @@ enum Found {
 
 impl Supervisor {
     pub(crate) fn new(parts: Parts, lineage: Lineage, spec: &Spec) -> io::Result<Self> {
-        let processes = Processes::new(parts.proc, parts.root.as_fd(), parts.programs.as_ref().map(AsFd::as_fd), lineage)?;
+        let processes = Processes::new(
+            parts.proc,
+            parts.root.as_fd(),
+            parts.programs.as_ref().map(AsFd::as_fd),
+            lineage,
+        )?;
         Ok(Self {
             processes,
             terminals: Terminals::in_directory(parts.terminals),

@@ -130,7 +130,8 @@ impl Postponed {
         if let Err(errno) = given {
             let error = -errno.raw_os_error();
             // It fails when the caller has died, and then nobody waits.
-            let _ = notification::respond(listener, &libc::seccomp_notif_resp { id, val: 0, error, flags: 0 });
+            let _ =
+                notification::respond(listener, &libc::seccomp_notif_resp { id, val: 0, error, flags: 0 });
         }
     }
 }

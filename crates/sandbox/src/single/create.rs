@@ -196,9 +196,8 @@ impl Single {
         }
         let kind = if node.is_some() { FileType::RegularFile } else { kind };
         let mode = mode(raw_mode);
-        let ((), mask) = self.make(call, &creation, |directory, name| {
-            rustix::fs::mknodat(directory, name, kind, mode, 0)
-        })?;
+        let ((), mask) = self
+            .make(call, &creation, |directory, name| rustix::fs::mknodat(directory, name, kind, mode, 0))?;
         self.settle_entry(&creation.entry, mode, mask)?;
         self.record_entry(&creation)
     }
@@ -260,8 +259,11 @@ impl Single {
         let mask = self.take_umask(call)?;
         let Entry { directory, name } = &creation.entry;
         let make = || make(directory.as_fd(), name);
-        let made =
-            if creation.overrides { as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, make) } else { make() };
+        let made = if creation.overrides {
+            as_root(directory.as_fd(), Mode::WUSR | Mode::XUSR, make)
+        } else {
+            make()
+        };
         Ok((made?, mask))
     }
 

@@ -391,7 +391,13 @@ mod tests {
     }
 
     fn viewer(root: &Arc<OwnedFd>) -> Viewer<'static> {
-        Viewer { thread: std::process::id().cast_signed(), root: Arc::clone(root), step: None, within: None, target: None }
+        Viewer {
+            thread: std::process::id().cast_signed(),
+            root: Arc::clone(root),
+            step: None,
+            within: None,
+            target: None,
+        }
     }
 
     fn open(path: &Path) -> Arc<OwnedFd> {
@@ -475,7 +481,8 @@ mod tests {
             .spawn()
             .unwrap();
         let root = open(Path::new("/"));
-        let viewer = Viewer { thread: other.id().cast_signed(), root, step: None, within: None, target: None };
+        let viewer =
+            Viewer { thread: other.id().cast_signed(), root, step: None, within: None, target: None };
         let stat = |path: &CStr| {
             rustix::fs::fstat(viewer.locate(libc::AT_FDCWD, path, Follow::Yes).unwrap()).unwrap()
         };

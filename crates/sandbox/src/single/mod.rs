@@ -61,7 +61,7 @@ pub(crate) fn first_limit(user: &User) -> Rlimit {
 pub(crate) fn new_mark() -> u64 {
     const SPARE: u64 = 1 << 62;
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()) % SPARE | SPARE
+    RandomState::new().hash_one(std::process::id()) % SPARE + SPARE
 }
 
 /// Answers the calls of one step.

@@ -53,7 +53,9 @@ impl Supervised {
             Named::Path { path, .. } if directory == libc::AT_FDCWD || path.to_bytes().starts_with(b"/") => {
                 path.into_bytes()
             }
-            Named::Path { path, .. } => [format!("/dev/fd/{directory}/").as_bytes(), path.to_bytes()].concat(),
+            Named::Path { path, .. } => {
+                [format!("/dev/fd/{directory}/").as_bytes(), path.to_bytes()].concat()
+            }
         };
         let (file, first) = self.through_scripts(call, target, file, &named)?;
         let path = self.executable(call, target, &file)?;
@@ -65,8 +67,7 @@ impl Supervised {
             Ok([path, arguments]) => {
                 let arguments = [path, arguments, environment, 0, 0, u64::from(OURS)];
                 // What happens to it now, it is told by its kernel.
-                let _ = driven
-                    .execute(libc::SYS_execve, arguments, |process| show_name(process, &execution));
+                let _ = driven.execute(libc::SYS_execve, arguments, |process| show_name(process, &execution));
             }
             Err(errno) => driven.finish(-i64::from(errno.raw_os_error()))?,
         }
@@ -90,10 +91,16 @@ impl Supervised {
             let content = open_again(&file, OFlags::RDONLY)?;
             let mut line = [0; FIRST_LINE];
             let length = rustix::io::pread(&content, &mut line, 0)?;
-            let Some(script) = script(line.get(..length).unwrap_or_default())? else { return Ok((file, first)) };
+            let Some(script) = script(line.get(..length).unwrap_or_default())? else {
+                return Ok((file, first));
+            };
             let (interpreter, argument) = script;
             let rest = first.drain(..).skip(1).collect::<Vec<_>>();
-            first = [Some(interpreter.clone()), argument, Some(shown)].into_iter().flatten().chain(rest).collect();
+            first = [Some(interpreter.clone()), argument, Some(shown)]
+                .into_iter()
+                .flatten()
+                .chain(rest)
+                .collect();
             let path = CString::new(interpreter.clone()).map_err(|_| Errno::NOEXEC)?;
             let viewer = self.single.viewer(call, target)?;
             file = viewer.locate(libc::AT_FDCWD, &path, Follow::Yes)?;
@@ -119,7 +126,8 @@ impl Supervised {
         let interpreter = elf::interpreter(content.as_fd())?;
         let Some(interpreter) = interpreter else {
             let is_reached = stat.st_mode & OWNER == OWNER && stat.st_nlink > 0 && real.len() < 4000;
-            if is_reached && rustix::fs::stat(real.as_slice()).is_ok_and(|found| found.st_ino == stat.st_ino) {
+            if is_reached && rustix::fs::stat(real.as_slice()).is_ok_and(|found| found.st_ino == stat.st_ino)
+            {
                 return Ok(real);
             }
             return self.programs.copy((content.as_fd(), &stat), &inside, None);
@@ -196,11 +204,8 @@ fn place_in(
 /// Lets a new program find the name it was called by (AT_EXECFN) where the kernel has put ours.
 fn show_name(process: Pid, execution: &Execution) {
     let Ok(vector) = fs::read(format!("/proc/{}/auxv", process.as_raw_nonzero())) else { return };
-    let words: Vec<u64> = vector
-        .chunks_exact(8)
-        .filter_map(|word| word.try_into().ok())
-        .map(u64::from_ne_bytes)
-        .collect();
+    let words: Vec<u64> =
+        vector.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_ne_bytes).collect();
     let entry = words.chunks_exact(2).find(|entry| entry.first() == Some(&AT_EXECFN));
     let Some(&[_, address]) = entry else { return };
     if execution.named.len() <= execution.path.len() {
@@ -209,8 +214,11 @@ fn show_name(process: Pid, execution: &Execution) {
     }
 }
 
-/// Reads the first line of a script: its interpreter, and the argument for that.
-fn script(line: &[u8]) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+/// An interpreter, and the argument for it.
+type Script = (Vec<u8>, Option<Vec<u8>>);
+
+/// Reads the first line of a script.
+fn script(line: &[u8]) -> Result<Option<Script>> {
     let Some(rest) = line.strip_prefix(b"#!") else { return Ok(None) };
     let end = rest.iter().position(|&byte| byte == b'\n');
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');

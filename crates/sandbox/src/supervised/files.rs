@@ -56,7 +56,11 @@ impl Drop for Openings {
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, pipe) in list.iter() {
             // Both ends: whoever waits for one gets it.
-            let _ = rustix::fs::open(path_of(pipe), OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+            let _ = rustix::fs::open(
+                path_of(pipe),
+                OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                Mode::empty(),
+            );
         }
     }
 }
@@ -130,7 +134,13 @@ impl Supervised {
     }
 
     /// Makes the caller open something with O_PATH: such a descriptor cannot be given to it.
-    fn open_path(&mut self, call: &Call, target: &Target<'_>, file: &OwnedFd, flags: OFlags) -> Result<Reply> {
+    fn open_path(
+        &mut self,
+        call: &Call,
+        target: &Target<'_>,
+        file: &OwnedFd,
+        flags: OFlags,
+    ) -> Result<Reply> {
         let path = rustix::fs::readlink(path_of(file), Vec::new())?.into_bytes();
         if self.proc.inside(&path).is_none() {
             return Err(Errno::ACCESS);
@@ -147,7 +157,12 @@ impl Supervised {
         Ok(Reply::Elsewhere)
     }
 
-    fn open_found(&mut self, file: OwnedFd, flags: OFlags, (call, target): (&Call, &Target<'_>)) -> Result<Reply> {
+    fn open_found(
+        &mut self,
+        file: OwnedFd,
+        flags: OFlags,
+        (call, target): (&Call, &Target<'_>),
+    ) -> Result<Reply> {
         let close_on_exec = flags.contains(OFlags::CLOEXEC);
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
         if flags.contains(OFlags::PATH) {
@@ -293,7 +308,6 @@ impl Supervised {
         }
         Ok(Reply::Value(0))
     }
-
 }
 
 /// Reads the times a call sets; an absent structure is the present.

@@ -40,18 +40,24 @@ pub(crate) use rules::RULES;
 /// Answers the calls of one step.
 #[derive(Debug)]
 pub(crate) struct Supervised {
-    pub(super) proc: Supervisor,
-    pub(super) single: Single,
-    pub(super) programs: Programs,
-    pub(super) openings: Openings,
+    proc: Supervisor,
+    single: Single,
+    programs: Programs,
+    openings: Openings,
     /// What tells our memory in a process from its own.
-    pub(super) seal: [u8; 16],
+    seal: [u8; 16],
 }
 
 impl Supervised {
     /// Makes the answers to a step from those of the isolations that have a part in it. `programs` is an empty directory.
     pub(crate) fn new(proc: Supervisor, single: Single, programs: OwnedFd) -> Self {
-        Self { proc, single, programs: Programs::in_directory(programs), openings: Openings::default(), seal: drive::seal() }
+        Self {
+            proc,
+            single,
+            programs: Programs::in_directory(programs),
+            openings: Openings::default(),
+            seal: drive::seal(),
+        }
     }
 
     fn decide(&mut self, call: &Call, target: &Target<'_>) -> Result<Reply> {

@@ -43,7 +43,9 @@ impl Programs {
     /// Tells whether a path of the kernel is that of a copy.
     pub(super) fn has(&self, path: &[u8]) -> bool {
         let directory = rustix::fs::readlink(path_of(&self.directory), Vec::new());
-        directory.is_ok_and(|directory| path.strip_prefix(directory.to_bytes()).is_some_and(|rest| rest.starts_with(b"/")))
+        directory.is_ok_and(|directory| {
+            path.strip_prefix(directory.to_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
+        })
     }
 
     /// Returns the path of a copy of a program, whose path in the root is `path`, that names another interpreter.
@@ -109,7 +111,8 @@ impl Programs {
 
     /// Makes the directories of a path, and room for its last name.
     fn make_place(&self, path: &[u8]) -> Result<(OwnedFd, CString)> {
-        let names = path.split(|&byte| byte == b'/').filter(|name| !matches!(name, [] | [b'.'] | [b'.', b'.']));
+        let names =
+            path.split(|&byte| byte == b'/').filter(|name| !matches!(name, [] | [b'.'] | [b'.', b'.']));
         let mut names: Vec<CString> =
             names.map(CString::new).collect::<std::result::Result<_, _>>().map_err(|_| Errno::INVAL)?;
         let last = names.pop().ok_or(Errno::ACCESS)?;

@@ -8,8 +8,8 @@ use super::drive::{self, Memory};
 use super::rules::OURS;
 use super::{Supervised, path_of};
 use crate::notify::{Call, Reply, Target};
-use crate::single::locate::Entry;
 use crate::single::Follow;
+use crate::single::locate::Entry;
 
 /// The most that an address of a local socket takes, `struct sockaddr_un`.
 const ADDRESS: usize = 110;

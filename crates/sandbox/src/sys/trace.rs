@@ -208,10 +208,8 @@ fn wait(which: i32) -> Result<(Pid, i32)> {
 /// Makes a request whose address and data are numbers, or addresses of live memory as large as the request wants.
 fn request(request: u64, thread: Pid, address: u64, data: u64) -> Result<()> {
     // SAFETY: by this function's contract, which its few callers in this file keep.
-    check(unsafe {
-        libc::syscall(libc::SYS_ptrace, request, thread.as_raw_nonzero().get(), address, data)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_ptrace, request, thread.as_raw_nonzero().get(), address, data) })
+        .map(drop)
 }
 
 /// The registers of a stopped thread.
@@ -241,10 +239,8 @@ impl Registers {
     }
 
     fn set(mut self, thread: Pid) -> Result<()> {
-        let mut vector = libc::iovec {
-            iov_base: (&raw mut self.0).cast(),
-            iov_len: size_of::<libc::user_regs_struct>(),
-        };
+        let mut vector =
+            libc::iovec { iov_base: (&raw mut self.0).cast(), iov_len: size_of::<libc::user_regs_struct>() };
         request(SETREGSET, thread, NT_PRSTATUS, (&raw mut vector).expose_provenance() as u64)
     }
 }

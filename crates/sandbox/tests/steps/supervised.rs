@@ -37,8 +37,14 @@ fn paths_are_those_of_the_root() {
         ("test -e /proc/self/root/bin/sh && readlink /proc/self/cwd", "/\n"),
         ("cd /../../..; pwd; ls / | grep -c bin", "/\n1\n"),
         ("mkdir -p /a/b && ln -s /a /l && cd /l/b && echo x > ../f && cat /a/f", "x\n"),
-        ("ln -s ../../../../../../../../etc/passwd /tmp/up; test /tmp/up -ef /etc/passwd || echo outside", ""),
-        ("mkdir /gone && cd /gone && rm -r ../gone 2>/dev/null; mkdir /g && cd /g && mv /g /h && pwd -P", "/h\n"),
+        (
+            "ln -s ../../../../../../../../etc/passwd /tmp/up; test /tmp/up -ef /etc/passwd || echo outside",
+            "",
+        ),
+        (
+            "mkdir /gone && cd /gone && rm -r ../gone 2>/dev/null; mkdir /g && cd /g && mv /g /h && pwd -P",
+            "/h\n",
+        ),
     ]);
 }
 
@@ -46,20 +52,38 @@ fn paths_are_those_of_the_root() {
 fn scripts_find_their_interpreters_and_names() {
     check(&[
         ("printf '#!/bin/sh -e\\necho $0 $# $1\\n' > /s; chmod 755 /s; /s 'a b' c", "/s 2 a b\n"),
-        ("printf '#!/s1\\n' > /s2; printf '#!/bin/sh\\necho $0 $1\\n' > /s1; chmod 755 /s1 /s2; /s2 x", "/s1 /s2\n"),
+        (
+            "printf '#!/s1\\n' > /s2; printf '#!/bin/sh\\necho $0 $1\\n' > /s1; chmod 755 /s1 /s2; /s2 x",
+            "/s1 /s2\n",
+        ),
         ("printf '#!/missing\\n' > /s; chmod 755 /s; /s 2>/dev/null || echo $?", "127\n"),
         ("printf 'echo by the shell\\n' > /s; chmod 755 /s; /s", "by the shell\n"),
-        ("printf '\\177ELF\\001\\001' > /narrow; chmod 755 /narrow; (exec /narrow) 2>/dev/null || echo refused", "refused\n"),
+        (
+            "printf '\\177ELF\\001\\001' > /narrow; chmod 755 /narrow; (exec /narrow) 2>/dev/null || echo refused",
+            "refused\n",
+        ),
     ]);
 }
 
 #[test]
 fn modes_keep_root_from_nothing() {
     check(&[
-        ("umask 0; mkdir -m 555 /d && echo x > /d/f && chmod 0 /d/f && cat /d/f; stat -c %a /d /d/f; chmod 755 /d /d/f", "x\n555\n0\n"),
-        ("mkdir -m 0 /c && mkdir /c/d && mv /c/d /c/e && mv /c/e /e && ls -d /e; stat -c %a /c; chmod 755 /c", "/e\n0\n"),
-        ("umask 027; touch /u; mkdir /v; stat -c %a /u /v; umask 0; touch /w; stat -c %a /w", "640\n750\n666\n"),
-        ("mkdir -m 555 /ro /to && mkdir -m 555 /ro/sub && mv /ro/sub /to/sub && stat -c %a /ro /to /to/sub; chmod 755 /ro /to /to/sub", "555\n555\n555\n"),
+        (
+            "umask 0; mkdir -m 555 /d && echo x > /d/f && chmod 0 /d/f && cat /d/f; stat -c %a /d /d/f; chmod 755 /d /d/f",
+            "x\n555\n0\n",
+        ),
+        (
+            "mkdir -m 0 /c && mkdir /c/d && mv /c/d /c/e && mv /c/e /e && ls -d /e; stat -c %a /c; chmod 755 /c",
+            "/e\n0\n",
+        ),
+        (
+            "umask 027; touch /u; mkdir /v; stat -c %a /u /v; umask 0; touch /w; stat -c %a /w",
+            "640\n750\n666\n",
+        ),
+        (
+            "mkdir -m 555 /ro /to && mkdir -m 555 /ro/sub && mv /ro/sub /to/sub && stat -c %a /ro /to /to/sub; chmod 755 /ro /to /to/sub",
+            "555\n555\n555\n",
+        ),
     ]);
 }
 
