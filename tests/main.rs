@@ -14,6 +14,7 @@ mod architecture;
 #[allow(dead_code, reason = "the tests of the layers crate use more of it")]
 mod archive;
 mod build;
+mod cache;
 mod contexts;
 mod copy;
 mod credentials;

@@ -2,24 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rbuild_dockerfile::{Check, Diagnostic, Dockerfile};
-use rbuild_image::{ImageConfig, Platform};
+use rbuild_image::{Descriptor, ImageConfig, Platform};
 use rbuild_layers::Store;
 use rbuild_registry::{Client, Retry};
 use rbuild_sandbox::{Cancel, Secret};
 
 use crate::binfmt;
 use crate::built::Built;
-use crate::context::{ContextDir, KeepGitDir, NamedContext};
+use crate::cache::remote::RemoteCache;
+use crate::context::{ContextDir, NamedContext};
 use crate::devices;
 use crate::error::BuildError;
 use crate::event::Event;
-use crate::execute::{Clock, Executor, ExecutorSettings, HostCredentials, OpenedContext, Remotes};
-use crate::export::{self, Annotations, BaseLayers, Exporter, Output, Outputs, Product};
+use crate::execute::{Clock, Executor, ExecutorSettings, HostCredentials, OpenedContext, Remotes, Stage};
+use crate::export::{self, Annotations, BaseLayers, Exporter, Output, Outputs, Product, Written};
 use crate::images::Images;
 use crate::options::{BuildOptions, Context, DockerfileSource};
 use crate::plan::{self, ImageRequest, JoinedPlan, PlanOptions, Scope};
@@ -30,9 +31,6 @@ use crate::ssh::SshAgent;
 
 /// How often a cancelled build looks up from waiting for a registry.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
-
-/// Bytes a Dockerfile may have.
-const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// Takes the events of a build, in order; called from several threads, never at the same time by one step.
 pub type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
@@ -170,7 +168,10 @@ impl Build {
         let outputs = Outputs::new(&self.options, platforms.shape)?;
         let annotations = Annotations::new(&self.options.annotations, platforms.shape)?;
         let images = Images::new(&self.options, Arc::clone(&remotes), self.client.clone());
-        let (plan, images) = self.plan(&dockerfile, &platforms, images, Scope::Target).await?;
+        let caches = (self.options.cache_from.as_slice(), self.options.cache_to.as_slice());
+        let caches = RemoteCache::open(caches, self.client.as_ref(), &store, &self.on_event);
+        let planned = self.plan(&dockerfile, &platforms, images, Scope::Target);
+        let ((plan, images), elsewhere) = tokio::try_join!(planned, self.cancellable(caches))?;
         self.warn(&dockerfile, &plan, context.as_deref())?;
         self.announce(&plan);
 
@@ -182,38 +183,74 @@ impl Build {
             images,
             remotes,
             layers: outputs.layers(epoch),
+            elsewhere,
             clock: Clock::new(epoch),
             on_event: Arc::clone(&self.on_event),
             cancel: self.cancel.clone(),
         })?);
-        let worker = Arc::clone(&executor);
-        let jobs = self.options.jobs.unwrap_or_else(processors);
-        let run = tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile, jobs));
-        let stages = match run.await {
-            Ok(result) => result.inspect_err(|_| executor.keep_records())?,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return Err(BuildError::Cancelled),
+        let (plan, dockerfile) = (Arc::new(plan), Arc::new(dockerfile));
+        let (product, written) = loop {
+            let stages = self.execute(&executor, &plan, &dockerfile).await;
+            let layers = stages.as_deref().map(layers_of).unwrap_or_default();
+            let done = match stages {
+                Ok(stages) => self.export(&executor, stages, (&outputs, &platforms, &annotations)).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                // Whatever gave the layer is not asked again, so that this ends.
+                Err(_) if executor.elsewhere().was_given_up(&layers).await => executor.forget_found(),
+                done => break done?,
+            }
         };
-        let stages = match outputs.base_layers() {
-            BaseLayers::Keep => stages,
-            BaseLayers::Recompress => self.cancellable(export::recompress(&executor, stages)).await??,
-        };
-
-        // while the image is on its way, the disk has nothing else to do
-        let worker = Arc::clone(&executor);
-        let synced = tokio::task::spawn_blocking(move || {
-            worker.keep_records();
-            store.sync()
-        });
-        let created = executor.clock().epoch_text();
-        let product = Product::new(stages, &platforms, &annotations, created).ok_or(BuildError::Cancelled)?;
-        let client = self.client.as_ref();
-        let exporter = Exporter { executor: &executor, client, product: &product, on_event: &self.on_event };
-        let written = self.cancellable(exporter.write(&outputs)).await??;
-        synced.await.map_err(|_| BuildError::Cancelled)??;
+        let layers = product.tree().layers.iter().map(|layer| layer.digest).collect();
+        self.cancellable(executor.elsewhere().write(&layers, &outputs.pushed())).await?;
         let built = Built::new(&product, &outputs, written, started.elapsed());
         (self.on_event)(built.done());
         Ok(built)
+    }
+
+    /// Runs all steps.
+    async fn execute(
+        &self,
+        executor: &Arc<Executor>,
+        plan: &Arc<JoinedPlan>,
+        dockerfile: &Arc<Source>,
+    ) -> Result<Vec<Stage>, BuildError> {
+        let (worker, plan, dockerfile) = (Arc::clone(executor), Arc::clone(plan), Arc::clone(dockerfile));
+        let jobs = self.options.jobs.unwrap_or_else(processors);
+        match tokio::task::spawn_blocking(move || schedule::run(&worker, &plan, &dockerfile, jobs)).await {
+            Ok(result) => result.inspect_err(|_| executor.keep_records()),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(BuildError::Cancelled),
+        }
+    }
+
+    /// Finishes the images and writes all outputs.
+    async fn export(
+        &self,
+        executor: &Arc<Executor>,
+        stages: Vec<Stage>,
+        (outputs, platforms, annotations): (&Outputs, &Platforms, &Annotations),
+    ) -> Result<(Product, Written), BuildError> {
+        let stages = match outputs.base_layers() {
+            BaseLayers::Keep => stages,
+            BaseLayers::Recompress => self.cancellable(export::recompress(executor, stages)).await??,
+        };
+        // while the image is on its way, the disk has nothing else to do
+        let worker = Arc::clone(executor);
+        let synced = tokio::task::spawn_blocking(move || {
+            worker.keep_records();
+            worker.store().sync()
+        });
+        let created = executor.clock().epoch_text();
+        let cache = |layers: &[Descriptor]| executor.elsewhere().inline(layers, executor.variant());
+        let product = Product::new(stages, platforms, annotations, created, cache);
+        let product = product.ok_or(BuildError::Cancelled)?;
+        let client = self.client.as_ref();
+        let exporter = Exporter { executor, client, product: &product, on_event: &self.on_event };
+        let written = self.cancellable(exporter.write(outputs)).await??;
+        synced.await.map_err(|_| BuildError::Cancelled)??;
+        Ok((product, written))
     }
 
     /// What fetches for this build.
@@ -229,98 +266,6 @@ impl Build {
             value: String::new(),
             reason: "a build needs one".to_owned(),
         })
-    }
-
-    /// Opens the context, wherever it is.
-    pub(crate) async fn open(&self, remotes: &Arc<Remotes>) -> Result<OpenedContext, BuildError> {
-        if !self.options.context.holds_dockerfile() {
-            return self.open_local();
-        }
-        let (source, remotes) = (self.options.context.source.clone(), Arc::clone(remotes));
-        let keep = match self.options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str) {
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(KeepGitDir::Yes),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Some(KeepGitDir::No),
-            _ => None,
-        };
-        let name = source.to_string();
-        let opened = tokio::task::spawn_blocking(move || remotes.open(&source, keep)).await;
-        let opened = opened.map_err(|_| BuildError::Cancelled)?;
-        opened.map_err(|error| BuildError::fetch(&name, error))
-    }
-
-    /// Opens the context for a look at its Dockerfile, which needs no store where it is a local directory.
-    pub(crate) async fn open_for_reading(&self) -> Result<OpenedContext, BuildError> {
-        match self.options.context.holds_dockerfile() {
-            true => self.open(&self.remotes()?).await,
-            // what the ignore file says, right or wrong, concerns copies alone
-            false => {
-                let open = |dir| ContextDir::open(dir, None).map(Arc::new);
-                let tree = self.options.context.directory().map(open).transpose()?;
-                Ok(OpenedContext { tree, ..OpenedContext::default() })
-            }
-        }
-    }
-
-    /// Opens a context that is a local directory, or none.
-    pub(crate) fn open_local(&self) -> Result<OpenedContext, BuildError> {
-        let Some(dir) = self.options.context.directory() else {
-            return match self.options.context.holds_dockerfile() {
-                false => Ok(OpenedContext::default()),
-                true => Err(BuildError::Option {
-                    option: "context",
-                    value: self.options.context.source.to_string(),
-                    reason: "only a build fetches a context; give a local directory".to_owned(),
-                }),
-            };
-        };
-        let mut candidates = Vec::new();
-        if let DockerfileSource::Path(path) = &self.options.dockerfile {
-            let mut own = dir.join(path).into_os_string();
-            own.push(".dockerignore");
-            candidates.push(PathBuf::from(own));
-        } else {
-            candidates.push(dir.join("Dockerfile.dockerignore"));
-        }
-        candidates.push(dir.join(".dockerignore"));
-        let ignore = ContextDir::ignore_file(&candidates)?;
-        let tree = Arc::new(ContextDir::open(dir, ignore)?.remembering(&self.given_store()?));
-        Ok(OpenedContext { tree: Some(tree), ..OpenedContext::default() })
-    }
-
-    /// Finds the Dockerfile and its name for messages.
-    fn dockerfile_text(&self, context: &OpenedContext) -> Result<(String, Vec<u8>), BuildError> {
-        let dir = self.options.context.directory().unwrap_or(Path::new(""));
-        let within = context.tree.as_ref().filter(|_| self.options.context.holds_dockerfile());
-        match (&self.options.dockerfile, &context.dockerfile, within) {
-            (DockerfileSource::Text { name, text }, ..) => Ok((name.clone(), text.clone().into_bytes())),
-            (DockerfileSource::Path(path), Some((name, _)), _) => Err(BuildError::Option {
-                option: "file",
-                value: path.display().to_string(),
-                reason: format!("the context {name} is a Dockerfile itself"),
-            }),
-            (DockerfileSource::Default, Some((name, text)), _) => Ok((name.clone(), text.clone())),
-            (DockerfileSource::Path(path), None, Some(tree)) if path.is_relative() => {
-                let text = read_within(tree, path)?.ok_or_else(|| missing(path))?;
-                Ok((shown(path), text))
-            }
-            (DockerfileSource::Default, None, Some(tree)) => {
-                for path in ["Dockerfile", "dockerfile"] {
-                    if let Some(text) = read_within(tree, Path::new(path))? {
-                        return Ok((path.to_owned(), text));
-                    }
-                }
-                Err(missing(Path::new("Dockerfile")))
-            }
-            (DockerfileSource::Path(path), None, _) => {
-                let path = dir.join(path);
-                Ok((shown(&path), read_dockerfile(path)?))
-            }
-            (DockerfileSource::Default, None, None) => {
-                let (first, second) = (dir.join("Dockerfile"), dir.join("dockerfile"));
-                let path = if !first.exists() && second.exists() { second } else { first };
-                Ok((shown(&path), read_dockerfile(path)?))
-            }
-        }
     }
 
     pub(crate) fn parse(&self, context: &OpenedContext) -> Result<Source, BuildError> {
@@ -448,6 +393,11 @@ impl Build {
     }
 }
 
+/// The layers of all images.
+fn layers_of(stages: &[Stage]) -> Vec<Descriptor> {
+    stages.iter().flat_map(|stage| stage.image.layers.clone()).collect()
+}
+
 struct CancelOnDrop(Cancel);
 
 impl Drop for CancelOnDrop {
@@ -459,32 +409,6 @@ impl Drop for CancelOnDrop {
 /// How many threads can do work at the same time here, a container's limit considered.
 fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
-
-/// A path for messages, without a leading `./`.
-fn shown(path: &Path) -> String {
-    path.strip_prefix(".").unwrap_or(path).display().to_string()
-}
-
-fn missing(path: &Path) -> BuildError {
-    BuildError::Dockerfile { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() }
-}
-
-/// Reads a file of a context that is no directory of the user's: symbolic links do not lead out of it.
-fn read_within(tree: &ContextDir, path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
-    let failed =
-        |error| BuildError::Dockerfile { path: path.to_owned(), source: std::io::Error::other(error) };
-    tree.read(path, MAX_DOCKERFILE).map_err(failed)
-}
-
-fn read_dockerfile(path: PathBuf) -> Result<Vec<u8>, BuildError> {
-    use std::io::Read;
-    let mut text = Vec::new();
-    let read = std::fs::File::open(&path).and_then(|file| file.take(MAX_DOCKERFILE).read_to_end(&mut text));
-    match read {
-        Ok(_) => Ok(text),
-        Err(source) => Err(BuildError::Dockerfile { path, source }),
-    }
 }
 
 /// The client, whose retries become events.

@@ -217,6 +217,12 @@ impl BuildError {
         }
     }
 
+    /// Tells whether a cache elsewhere lacks a layer, without which the build can begin again.
+    pub(crate) fn is_lost_cache(&self) -> bool {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        causes.filter_map(|cause| cause.downcast_ref()).any(|cause| matches!(cause, StepError::CacheLost))
+    }
+
     /// Tells what kind of failure this is.
     pub fn failure(&self) -> Failure {
         // A full disk is met wherever bytes are written, also while a registry answers.

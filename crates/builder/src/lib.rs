@@ -50,6 +50,7 @@ mod images;
 pub mod options;
 pub mod plan;
 mod platforms;
+mod reading;
 mod report;
 mod schedule;
 mod source;

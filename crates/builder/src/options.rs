@@ -11,6 +11,7 @@ use rbuild_image::Platform;
 use rbuild_layers::Limits;
 use rbuild_sandbox::{Isolation, Secret};
 
+use crate::cache::remote::{CacheExport, CacheImport};
 use crate::context::{Git, GitRef, NamedContext};
 use crate::export::Output;
 use crate::plan::{Entitlement, Network, Surroundings};
@@ -215,6 +216,10 @@ pub struct BuildOptions {
     /// Whether [`Event::StepMissed`](crate::Event::StepMissed) tells why steps were not in the cache. A large COPY is read twice for it when nothing
     /// like it was ever read.
     pub explain: bool,
+    /// Caches elsewhere that are read, the most trusted first.
+    pub cache_from: Vec<CacheImport>,
+    /// Caches elsewhere that are written once the image is done.
+    pub cache_to: Vec<CacheExport>,
     /// Whether names in the store are looked up again.
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.

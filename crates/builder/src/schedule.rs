@@ -148,8 +148,12 @@ impl<'a> Schedule<'a> {
             Ok(Some(progress)) => Next::Ready(progress),
             Ok(None) => Next::Done,
             Err(error) => {
+                // Without the cache that failed, the build is begun again.
+                let begins_again = error.is_lost_cache();
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                self.executor.cancel().cancel();
+                if !begins_again {
+                    self.executor.cancel().cancel();
+                }
                 Next::Stop
             }
         }
@@ -293,7 +297,7 @@ impl<'a> Schedule<'a> {
         };
         let duration = since.elapsed();
         match made {
-            Ok(Made { layer, created, cached }) => {
+            Ok(Made { layer, created, cached, .. }) => {
                 let layer_size = Some(layer.descriptor.size);
                 stage.is_cached &= cached;
                 stage.below = format!("step {}", step.display.lines().next().unwrap_or_default());
@@ -304,6 +308,10 @@ impl<'a> Schedule<'a> {
             Err(StepError::Cancelled) => {
                 self.executor.emit(Event::StepCancelled { id, duration });
                 Err(BuildError::Cancelled)
+            }
+            Err(error @ StepError::CacheLost) => {
+                self.executor.emit(Event::StepCancelled { id, duration });
+                Err(self.locate(error, step, place))
             }
             Err(error) => {
                 let error = self.locate(error, step, place);

@@ -1,5 +1,6 @@
 //! What was typed: the command line as clap reads it, nothing resolved.
 
+mod cache;
 mod node;
 mod registry;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use cache::{CacheArgs, CacheVerb, CacheVerbArgs, PruneArgs};
 pub(crate) use node::{CriArgs, CriServeArgs, CriVerb, LogFormat, NodeArgs, PullArgs};
 pub(crate) use registry::{CredentialArgs, FallbackMode, LoginArgs, LogoutArgs, RegistryArgs};
 
@@ -83,6 +85,8 @@ pub(crate) enum Verb {
     Logout(LogoutArgs),
     /// Remove from the store what was not used for longest
     Gc(GcArgs),
+    /// Look after caches in registries and directories
+    Cache(CacheVerbArgs),
     /// Look after the store
     Store(StoreVerbArgs),
     /// Show what this host allows, and what would allow more
@@ -198,6 +202,8 @@ pub(crate) struct BuildArgs {
     pub(crate) disk_limit: Option<String>,
 
     #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
     pub(crate) run: RunArgs,
     #[command(flatten)]
     pub(crate) refused: RefusedArgs,
@@ -253,10 +259,6 @@ pub(crate) struct RefusedArgs {
     pub(crate) load: bool,
     #[arg(long, hide = true)]
     pub(crate) attest: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_to: Vec<String>,
 }
 
 /// Where the store is.

@@ -10,7 +10,7 @@ mod settings;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::args::{Cli, CriArgs, CriVerb, StoreVerb, StoreVerbArgs, Verb};
+use crate::args::{CacheVerb, CacheVerbArgs, Cli, CriArgs, CriVerb, StoreVerb, StoreVerbArgs, Verb};
 use crate::commands::parse::Verdict;
 use crate::failure::Failure;
 use crate::render::diagnostic::Colour;
@@ -81,6 +81,9 @@ async fn network_verb(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Copy(args) => interrupt::or_interrupted(commands::copy::run(args)).await,
         Verb::Images(args) => interrupt::or_interrupted(commands::images::run(args)).await,
         Verb::Inspect(args) => interrupt::or_interrupted(commands::inspect::run(args)).await,
+        Verb::Cache(CacheVerbArgs { verb: CacheVerb::Prune(args) }) => {
+            interrupt::or_interrupted(commands::cache::run(args)).await
+        }
         Verb::Login(args) => interrupt::or_interrupted(commands::login::login(args)).await,
         Verb::Logout(args) => interrupt::or_interrupted(commands::login::logout(args)).await,
         Verb::Cri(CriArgs { verb: CriVerb::Serve(args) }) => {

@@ -43,6 +43,11 @@ impl LocalCache {
         Self { store, variant: format!("{}-{level}-{clamp}", options.compression) }
     }
 
+    /// How layers are made: compression, level and time limit. Results of another variant are not found.
+    pub fn variant(&self) -> &str {
+        &self.variant
+    }
+
     /// Finds the result recorded under a key, if its blob is still there. A malformed entry is a miss.
     ///
     /// # Errors

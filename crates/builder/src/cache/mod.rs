@@ -6,3 +6,4 @@ pub mod key;
 pub(crate) mod listing;
 pub mod local;
 pub(crate) mod mounts;
+pub mod remote;

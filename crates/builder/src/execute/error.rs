@@ -116,6 +116,9 @@ pub enum StepError {
         /// Why.
         source: std::io::Error,
     },
+    /// A cache elsewhere does not have a layer that it said it has. The build goes on without that cache.
+    #[error("a layer of a cache is missing")]
+    CacheLost,
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -49,7 +49,8 @@ impl Executor {
         let Some(shape) = content::shape(&read) else { return Ok(None) };
         let shape = self.key(task.step, stage, "shape", &[shape]);
         let ignores = task.cache == CacheUse::Ignore;
-        let known = self.has_read(&shape) || !ignores && self.cache.knows(&shape);
+        let known = self.has_read(&shape)
+            || !ignores && (self.cache.knows(&shape) || self.settings.elsewhere.has_entries());
         Ok((!known).then_some(shape))
     }
 

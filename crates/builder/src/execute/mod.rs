@@ -11,6 +11,7 @@ mod copy;
 mod draft;
 mod error;
 mod explain;
+mod fetch;
 mod history;
 mod host_credentials;
 mod keys;
@@ -37,10 +38,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_image::{Digest, Layer};
 use rbuild_layers::{
-    Active, Changes, LayerOptions, Overlay, Plain, Scratch, Snapshotter, Store, recompress, write_layer,
-    write_layer_seeing,
+    Changes, LayerOptions, Overlay, Plain, Scratch, Store, recompress, write_layer, write_layer_seeing,
 };
-use rbuild_sandbox::{Cancel, CgroupParent, Isolation, RootfsForm, Sandbox};
+use rbuild_sandbox::{Cancel, CgroupParent, Isolation, Sandbox};
 
 pub(crate) use clock::Clock;
 pub use copier::CopyError;
@@ -59,6 +59,7 @@ use crate::cache::content::{self, Seen};
 use crate::cache::inputs::StepInputs;
 use crate::cache::key::KeyHasher;
 use crate::cache::local::{LocalCache, StepResult};
+use crate::cache::remote::{CacheScope, Hit, RemoteCache};
 use crate::context::ContextDir;
 use crate::error::BuildError;
 use crate::event::{Event, StepId};
@@ -80,6 +81,7 @@ pub(crate) struct ExecutorSettings {
     pub images: Images,
     pub remotes: Arc<Remotes>,
     pub layers: LayerOptions,
+    pub elsewhere: RemoteCache,
     pub clock: Clock,
     pub on_event: OnEvent,
     pub cancel: Cancel,
@@ -117,6 +119,18 @@ pub(crate) struct Made {
     /// When the layer was first made, as RFC 3339.
     pub created: String,
     pub cached: bool,
+    /// Where it was read from, if that is a cache elsewhere.
+    pub scope: Option<CacheScope>,
+}
+
+impl Made {
+    fn result(&self) -> StepResult {
+        StepResult {
+            descriptor: self.layer.descriptor.clone(),
+            diff_id: self.layer.diff_id,
+            created: self.created.clone(),
+        }
+    }
 }
 
 /// Whether an earlier build made a step's layer.
@@ -255,12 +269,15 @@ impl Executor {
                 contents = read;
                 found = self.cached(&keys, task.cache)?;
             }
-            if let Some(made) = &found {
-                self.record(&keys, made)?;
-            }
         }
         let made = match found {
-            Some(made) => made,
+            Some(made) => {
+                match keys.as_slice() {
+                    [_] => self.hold(&keys, &made),
+                    _ => self.record(&keys, &made)?,
+                }
+                made
+            }
             None => {
                 let claim = self.steps.take(keys.iter().copied().chain(unread).collect());
                 if unread.is_some_and(|shape| self.has_read(&shape)) {
@@ -323,7 +340,7 @@ impl Executor {
             }
             inputs.reads.iter_mut().zip(read).for_each(|(tree, content)| tree.content = Some(content));
         }
-        let made = Made { layer, created: Clock::now(), cached: false };
+        let made = Made { layer, created: Clock::now(), cached: false, scope: None };
         self.record(&inputs.keys, &made)?;
         self.note(inputs);
         if let Some(shape) = missed.unread {
@@ -348,19 +365,38 @@ impl Executor {
             return Ok(None);
         }
         let found = self.cache.get(key).map_err(|source| StepError::snapshot("read the cache", source))?;
-        Ok(found.map(|result| Made { layer: result.layer(), created: result.created, cached: true }))
+        let made = |result: StepResult, scope| Made {
+            layer: result.layer(),
+            created: result.created,
+            cached: true,
+            scope,
+        };
+        Ok(match found {
+            Some(result) => Some(made(result, None)),
+            None => {
+                let hit = self.settings.elsewhere.get(key, self.cache.variant());
+                hit.map(|Hit { result, scope }| made(result, Some(scope)))
+            }
+        })
     }
 
+    /// Remembers in this build and in the store what keys lead to.
     fn record(&self, keys: &[Digest], made: &Made) -> Result<(), StepError> {
+        self.hold(keys, made);
+        if made.scope.is_some() {
+            // A later build may not list the scope that this came from.
+            return Ok(());
+        }
+        let put = |key| self.cache.put(key, &made.result());
+        keys.iter().try_for_each(put).map_err(|source| StepError::snapshot("write the cache", source))
+    }
+
+    /// Remembers in this build what keys lead to.
+    fn hold(&self, keys: &[Digest], made: &Made) {
         let of_this_build = keys.iter().map(|key| (*key, made.clone()));
         self.made.lock().unwrap_or_else(PoisonError::into_inner).extend(of_this_build);
-        let result = StepResult {
-            descriptor: made.layer.descriptor.clone(),
-            diff_id: made.layer.diff_id,
-            created: made.created.clone(),
-        };
-        let put = |key| self.cache.put(key, &result);
-        keys.iter().try_for_each(put).map_err(|source| StepError::snapshot("write the cache", source))
+        let kept = (keys, self.cache.variant());
+        self.settings.elsewhere.add(kept, &made.result(), made.scope.as_ref(), &self.runtime);
     }
 
     /// The one layer of a base that is a tree rather than an image, as old as the first build that made it; none when
@@ -378,29 +414,9 @@ impl Executor {
             return Ok(Some(made));
         }
         let layer = self.write(&changes)?;
-        let made = Made { layer, created: Clock::now(), cached: false };
+        let made = Made { layer, created: Clock::now(), cached: false, scope: None };
         self.record(&[key], &made)?;
         Ok(Some(made))
-    }
-
-    /// What makes trees in the form that steps want here.
-    fn snapshotter(&self) -> Result<&dyn Snapshotter, StepError> {
-        Ok(match self.rootfs_form()? {
-            RootfsForm::Overlay => &self.overlay,
-            RootfsForm::Directory => &self.plain,
-        })
-    }
-
-    /// A tree above a chain that a process may change.
-    pub(crate) fn prepare(&self, chain: &[Layer]) -> Result<Active, StepError> {
-        self.snapshotter()?.prepare(chain).map_err(|source| StepError::snapshot("prepare the rootfs", source))
-    }
-
-    /// Keeps a changed tree as the snapshot of `chain`.
-    pub(crate) fn commit(&self, active: Active, changes: &Changes, chain: &[Layer]) -> Result<(), StepError> {
-        self.snapshotter()?
-            .commit(active, changes, chain)
-            .map_err(|source| StepError::snapshot("keep the rootfs", source))
     }
 
     /// What was said of the build.
@@ -419,10 +435,6 @@ impl Executor {
         }
         let converted = recompress(layer, &self.settings.store, &self.settings.layers);
         Ok(converted.map_err(ExportError::Recompress)?)
-    }
-
-    pub(crate) fn on_event(&self) -> &OnEvent {
-        &self.settings.on_event
     }
 
     fn making(&self) -> Making<'_> {

@@ -1,9 +1,8 @@
-//! The trees that steps read and stand on, fetched and unpacked when they are first looked at.
+//! The trees that steps read and stand on.
 
 use std::sync::Arc;
 
-use rbuild_image::Layer;
-use rbuild_layers::{Snapshotter as _, View};
+use rbuild_layers::View;
 
 use super::draft::Draft;
 use super::error::StepError;
@@ -46,38 +45,5 @@ impl Executor {
             stage.draft = Some(Draft::new(view));
         }
         stage.draft.as_mut().ok_or(StepError::Cancelled)
-    }
-
-    /// The tree that layers make, fetched and unpacked as far as it is not.
-    pub(crate) fn view(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<View, StepError> {
-        if chain.is_empty() {
-            return Ok(View::empty());
-        }
-        self.fetch(chain, bases)?;
-        self.unpacked(chain)
-    }
-
-    /// The tree that layers make whose blobs are all in the store.
-    pub(crate) fn unpacked(&self, chain: &[Layer]) -> Result<View, StepError> {
-        self.overlay.view(chain).map_err(|source| StepError::snapshot("unpack the rootfs", source))
-    }
-
-    /// Brings into the store what unpacking a chain will read.
-    pub(crate) fn fetch(&self, chain: &[Layer], bases: &[Arc<BaseImage>]) -> Result<(), StepError> {
-        let missing = self.overlay.missing(chain);
-        let missing = missing.map_err(|source| StepError::snapshot("look up snapshots", source))?;
-        let digests = missing.iter().map(|layer| layer.descriptor.digest).collect();
-        let _fetching = self.fetches.take(digests);
-        for base in bases {
-            let layers = base.own_layers(&missing);
-            let fetched =
-                self.runtime.block_on(base.fetch(&self.settings.store, &layers, &self.settings.on_event));
-            fetched.map_err(|source| StepError::Fetch {
-                image: base.request.name.clone(),
-                store: self.settings.store.path().to_owned(),
-                source: Box::new(source),
-            })?;
-        }
-        Ok(())
     }
 }

@@ -10,12 +10,15 @@ use rbuild_image::{
 use rbuild_layers::Store;
 
 use super::{Places, Product};
+use crate::cache::remote::RemoteCache;
 use crate::images::Origin;
 
 /// A finished product whose blobs need not be in one place.
 pub(crate) struct Assembled<'a> {
     pub product: &'a Product,
     pub store: &'a Store,
+    /// Where layers of steps are that nobody fetched.
+    pub elsewhere: &'a RemoteCache,
     /// Where layers are that were pushed before.
     pub places: Places,
 }
@@ -65,12 +68,14 @@ impl Source for Assembled<'_> {
                 let message = format!("blob {} is nowhere to be found", descriptor.digest);
                 StoreError::new(StoreErrorKind::NotFound, message)
             };
-            self.base_of(descriptor).ok_or_else(missing)?.content(descriptor).await
+            let elsewhere = || self.elsewhere.source_of(&descriptor.digest);
+            self.base_of(descriptor).or_else(elsewhere).ok_or_else(missing)?.content(descriptor).await
         })
     }
 
     fn origins(&self, blob: &Descriptor) -> Vec<Reference> {
         let base = self.base_of(blob).map(|source| source.origins(blob)).unwrap_or_default();
-        base.into_iter().chain(self.places.of(&blob.digest).cloned()).collect()
+        let places = self.places.of(&blob.digest).cloned();
+        base.into_iter().chain(places).chain(self.elsewhere.origins(blob)).collect()
     }
 }

@@ -148,7 +148,12 @@ impl Exporter<'_> {
     }
 
     fn assembled(&self) -> Assembled<'_> {
-        Assembled { product: self.product, store: self.executor.store(), places: Places::default() }
+        Assembled {
+            product: self.product,
+            store: self.executor.store(),
+            elsewhere: self.executor.elsewhere(),
+            places: Places::default(),
+        }
     }
 
     /// The documents go into the store, the name list stays as it is, and base layers stay where they are.
@@ -163,11 +168,8 @@ impl Exporter<'_> {
     /// Brings the base layers into the store.
     async fn fetch(&self) -> Result<(), BuildError> {
         for PlatformImage { stage, .. } in &self.product.images {
-            let chain = stage.image.chain();
-            for base in &stage.bases {
-                let own = base.own_layers(&chain);
-                base.fetch(self.executor.store(), &own, self.on_event).await.map_err(ExportError::Fetch)?;
-            }
+            let fetched = self.executor.bring(&stage.image.chain(), &stage.bases).await;
+            fetched.map_err(ExportError::Fetch)?;
         }
         Ok(())
     }

@@ -75,6 +75,15 @@ impl Outputs {
         }
     }
 
+    /// The names in registries.
+    pub(crate) fn pushed(&self) -> Vec<Reference> {
+        let names = self.kinds.iter().filter_map(|kind| match kind {
+            OutputKind::Push(names) => Some(names.clone()),
+            _ => None,
+        });
+        names.flatten().collect()
+    }
+
     /// Every name the result gets, in full form, each once.
     pub(crate) fn names(&self) -> Vec<String> {
         let names: BTreeSet<String> = self

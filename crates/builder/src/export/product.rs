@@ -1,6 +1,6 @@
 //! What a build made: an image, or an index over one image for each platform.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use rbuild_image::archive::Tree;
@@ -31,18 +31,21 @@ pub(crate) struct PlatformImage {
 
 impl Product {
     /// Finishes the images of `stages`, one for each platform; none when there are none. What lists the result gets
-    /// `created` as its time.
+    /// `created` as its time; manifests get what `cache` says of an image with such layers.
     pub(crate) fn new(
         stages: Vec<Stage>,
         platforms: &Platforms,
         annotations: &Annotations,
         created: Option<String>,
+        cache: impl Fn(&[Descriptor]) -> BTreeMap<String, String>,
     ) -> Option<Self> {
         let images: Vec<_> = stages
             .into_iter()
             .zip(&platforms.list)
             .map(|(stage, platform)| {
-                let finished = stage.image.finish(&annotations.manifest(platform));
+                let mut of_manifest = annotations.manifest(platform);
+                of_manifest.extend(cache(&stage.image.layers));
+                let finished = stage.image.finish(&of_manifest);
                 let mut descriptor = finished.descriptor();
                 if platforms.shape == Shape::Index {
                     descriptor.platform = Some(platform.normalised());

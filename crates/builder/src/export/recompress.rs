@@ -18,10 +18,7 @@ pub(crate) async fn recompress(
 ) -> Result<Vec<Stage>, BuildError> {
     for stage in &mut stages {
         let chain = stage.image.chain();
-        for base in &stage.bases {
-            let own = base.own_layers(&chain);
-            base.fetch(executor.store(), &own, executor.on_event()).await.map_err(ExportError::Fetch)?;
-        }
+        executor.bring(&chain, &stage.bases).await.map_err(ExportError::Fetch)?;
         let worker = Arc::clone(executor);
         let convert = move || chain.iter().map(|layer| worker.recompress(layer)).collect();
         let converted: Result<Vec<Layer>, BuildError> =

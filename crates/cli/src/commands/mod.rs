@@ -1,6 +1,7 @@
 //! The verbs.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 mod call;
 mod containers_storage;
 pub(crate) mod copy;

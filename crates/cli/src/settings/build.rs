@@ -7,13 +7,14 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use rbuild_builder::cache::remote::CacheImport;
 use rbuild_builder::context::{Git, GitRef, NamedContext, WrittenIn};
 use rbuild_builder::export::{Output, OutputKind};
 use rbuild_builder::options::{BuildOptions, CacheUse, Context, DockerfileSource, Pull, Push};
 use rbuild_builder::plan::Network;
 use rbuild_image::{Platform, Reference, names_registry};
 
-use super::{Environment, Usage, key_value, output, reference, run};
+use super::{Environment, Usage, cache, key_value, output, reference, run};
 use crate::args::{BuildArgs, LintArgs, NetworkMode, ProgressMode, RefusedArgs};
 
 /// A build as it was meant.
@@ -60,6 +61,8 @@ impl BuildSettings {
                 NetworkMode::None => Network::None,
                 NetworkMode::Host => Network::Host,
             },
+            cache_from: caches(&args.cache.cache_from)?,
+            cache_to: args.cache.cache_to.iter().map(|text| cache::export(text)).collect::<Result<_, _>>()?,
             cache: if args.no_cache { CacheUse::Ignore } else { CacheUse::Use },
             no_cache_stages: args.no_cache_filter.iter().map(|name| name.trim().to_owned()).collect(),
             explain: args.explain,
@@ -105,12 +108,15 @@ fn refuse(args: &RefusedArgs) -> Result<(), Usage> {
         return Err(Usage::new("--load: there is no daemon to load into")
             .hint("--output type=docker,dest=image.tar writes what `docker load -i image.tar` reads"));
     }
-    let lists =
-        [("--attest", &args.attest), ("--cache-from", &args.cache_from), ("--cache-to", &args.cache_to)];
-    match lists.iter().find(|(_, list)| !list.is_empty()) {
-        Some((option, _)) => Err(Usage::new(format!("{option} is not supported yet"))),
-        None => Ok(()),
+    match args.attest.is_empty() {
+        false => Err(Usage::new("--attest is not supported yet")),
+        true => Ok(()),
     }
+}
+
+fn caches(list: &[String]) -> Result<Vec<CacheImport>, Usage> {
+    let caches = list.iter().map(|text| cache::import(text)).collect::<Result<Vec<_>, _>>()?;
+    Ok(caches.concat())
 }
 
 /// Reads `--output`, `--output-attrs`, `--push` and `--no-push` together.

@@ -1,6 +1,7 @@
 //! What was meant: options resolved once, checked against each other, before anything happens.
 
 mod build;
+mod cache;
 mod call;
 mod node;
 mod output;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use rbuild_image::{Platform, Reference};
 
 pub(crate) use build::{BuildSettings, isolation, lint_options};
+pub(crate) use cache::place_of as cache_place;
 pub(crate) use call::Call;
 pub(crate) use node::{Node, pull_options, socket};
 pub(crate) use place::{Place, split_layout};

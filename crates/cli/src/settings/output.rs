@@ -188,7 +188,8 @@ pub(super) fn parse_bool(key: &str, value: &str) -> Result<bool, Usage> {
     }
 }
 
-fn pairs(text: &str, fields: &[String]) -> Result<Vec<(String, String)>, Usage> {
+/// Splits fields at their first `=`.
+pub(super) fn pairs(text: &str, fields: &[String]) -> Result<Vec<(String, String)>, Usage> {
     let pair = |field: &String| match field.split_once('=') {
         Some((key, value)) => Ok((key.trim().to_lowercase(), value.to_owned())),
         None => Err(Usage::new(format!("{text:?}: {field:?} is not key=value"))),
