@@ -65,7 +65,7 @@ impl Build {
         }
         candidates.push(dir.join(".dockerignore"));
         let ignore = ContextDir::ignore_file(&candidates)?;
-        let tree = Arc::new(ContextDir::open(dir, ignore)?.remembering(&self.given_store()?));
+        let tree = Arc::new(ContextDir::open(dir, ignore)?.remembering(self.store.as_ref()));
         Ok(OpenedContext { tree: Some(tree), ..OpenedContext::default() })
     }
 

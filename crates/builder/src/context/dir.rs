@@ -112,8 +112,8 @@ impl ContextDir {
 
     /// Remembers digests of files in `store`, and knows those that earlier builds remembered there, where the file system tells whether a
     /// file has changed.
-    pub(crate) fn remembering(self, store: &Store) -> Self {
-        Self { digests: FileDigests::open(self.listings.root(), store), ..self }
+    pub(crate) fn remembering(self, store: Option<&Store>) -> Self {
+        Self { digests: store.and_then(|store| FileDigests::open(self.listings.root(), store)), ..self }
     }
 
     /// The digest of a file's bytes, if an earlier build read them and they have not changed since.
