@@ -34,6 +34,7 @@ fn reset(world: &World) {
 fn explained(world: &World, args: &[&str]) -> Vec<String> {
     let busybox = world.busybox().expect("checked");
     let mut all = vec!["--explain", "--progress", "plain", "--network", "none", "-t", "app"];
+    all.extend(["--build-arg", "SOURCE_DATE_EPOCH=1"]);
     if !args.iter().any(|arg| arg.starts_with("busybox=")) {
         all.extend(["--build-context", busybox.as_str()]);
     }
