@@ -11,24 +11,24 @@ use crate::archive::{Archive, Header, seal};
 use crate::support::{Run, World, busybox_rootfs, image_layout, is_root, skipped};
 
 /// What becomes of an archive.
-enum Fate {
+pub(crate) enum Fate {
     /// It is refused with these words.
     Refused(&'static str),
     /// These paths are in the root, and nothing is elsewhere.
     Contained(&'static [&'static str]),
 }
 
-struct Row {
+pub(crate) struct Row {
     /// What it is known as.
-    name: &'static str,
-    archive: Archive,
-    fate: Fate,
+    pub(crate) name: &'static str,
+    pub(crate) archive: Archive,
+    pub(crate) fate: Fate,
 }
 
 use Fate::{Contained, Refused};
 
 /// The advisories about unpacking, each with what it took. `out` is the absolute path of the canary.
-fn rows(out: &str) -> Vec<Row> {
+pub(crate) fn rows(out: &str) -> Vec<Row> {
     let up = format!("{}{}", "../".repeat(20), out.trim_start_matches('/'));
     let mut rows = names(out, &up);
     rows.extend(links(out, &up));
@@ -208,7 +208,7 @@ const FORMS: [Form; 4] = [
 ];
 
 /// Everything that could change in the canary, times included.
-fn look(canary: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn look(canary: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![canary.to_owned()];
     while let Some(path) = pending.pop() {

@@ -29,6 +29,7 @@ mod hostile_layers;
 mod images;
 mod mounts;
 mod node;
+mod node_stores;
 mod outputs;
 mod parse;
 mod platforms;

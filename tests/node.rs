@@ -26,7 +26,7 @@ fn busybox(world: &World) -> Option<(Registry, String)> {
 }
 
 /// A policy that takes everything, whatever this machine's own says.
-fn policy(world: &World) -> String {
+pub(crate) fn policy(world: &World) -> String {
     let path = world.path("policy.json");
     std::fs::write(&path, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).expect("a file");
     path.display().to_string()
@@ -59,7 +59,7 @@ fn what_cannot_be_served_is_refused_by_name() {
 }
 
 /// A service that ends with the test.
-struct Serving(Child);
+pub(crate) struct Serving(pub(crate) Child);
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -99,7 +99,7 @@ fn kubelets_are_answered() {
 }
 
 /// Waits until somebody listens, and no longer than the service lives.
-fn await_socket(socket: &Path, serving: &mut Serving) {
+pub(crate) fn await_socket(socket: &Path, serving: &mut Serving) {
     let until = Instant::now() + Duration::from_secs(60);
     while std::os::unix::net::UnixStream::connect(socket).is_err() {
         assert!(serving.0.try_wait().expect("a child").is_none(), "the service ended");
@@ -109,7 +109,7 @@ fn await_socket(socket: &Path, serving: &mut Serving) {
 }
 
 /// A containerd of its own, without Kubernetes' plugin and without network.
-struct Containerd {
+pub(crate) struct Containerd {
     dir: std::path::PathBuf,
     process: Child,
 }
@@ -123,7 +123,7 @@ impl Drop for Containerd {
 
 impl Containerd {
     /// Starts one; `None` where that cannot work.
-    fn start(world: &World) -> Option<Self> {
+    pub(crate) fn start(world: &World) -> Option<Self> {
         if !have("containerd") {
             return None;
         }
@@ -178,20 +178,38 @@ impl Containerd {
         command.output().expect("ctr starts")
     }
 
-    fn ctr(&self, args: &[&str]) -> String {
+    pub(crate) fn ctr(&self, args: &[&str]) -> String {
         let output = Self::run(&self.dir, args);
         assert!(output.status.success(), "ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// What `--into` and `--store` call it.
+    pub(crate) fn place(&self) -> String {
+        format!("containerd=unix://{}", self.dir.join("c.sock").display())
+    }
+
+    /// Where its blobs are, those on their way among them.
+    pub(crate) fn content(&self) -> std::path::PathBuf {
+        self.dir.join("root/io.containerd.content.v1.content")
+    }
+
+    /// Removes all images and what only they had.
+    pub(crate) fn forget_all(&self) {
+        for name in self.ctr(&["images", "ls", "-q"]).lines() {
+            self.ctr(&["images", "rm", name]);
+        }
+        self.collect();
+    }
+
     /// Removes what nothing refers to, now.
-    fn collect(&self) {
+    pub(crate) fn collect(&self) {
         self.ctr(&["leases", "create", "--id", "collect"]);
         self.ctr(&["leases", "rm", "--sync", "collect"]);
     }
 
     /// The directories of all snapshots, the oldest first.
-    fn snapshots(&self) -> Vec<std::path::PathBuf> {
+    pub(crate) fn snapshots(&self) -> Vec<std::path::PathBuf> {
         let root = self.dir.join("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
         let entries = std::fs::read_dir(root).expect("snapshots");
         let mut numbers: Vec<(u64, std::path::PathBuf)> = entries
@@ -236,7 +254,7 @@ fn containerd_finds_what_was_brought() {
     containerd.ctr(&["images", "rm", "--sync", &name]);
     assert_eq!(containerd.snapshots(), [""; 0].map(std::path::PathBuf::from));
 
-    let into = format!("containerd=unix://{}", containerd.dir.join("c.sock").display());
+    let into = containerd.place();
     let policy = policy(&world);
     world.rbuild(&["pull", "--policy", &policy, "--into", &into, &name]).success();
     // Layers are unpacked at once, into directories that change places: nothing of that is left.

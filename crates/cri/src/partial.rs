@@ -35,13 +35,15 @@ impl Partial {
     /// Opens, or begins, the blob, and reads what is there of it. Waits for whoever is writing it.
     pub(crate) fn open(layout: &Layout, descriptor: &Descriptor) -> Result<Self, Error> {
         let directory = layout.path().join(DIRECTORY);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        made.map_err(failed("make directory", &directory))?;
         let path = directory.join(descriptor.digest.hex());
         let mut file = loop {
-            let mut options = File::options();
-            let opened = options.create(true).read(true).append(true).open(&path);
-            let file = opened.map_err(failed("open", &path))?;
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            made.map_err(failed("make directory", &directory))?;
+            let file = match File::options().create(true).read(true).append(true).open(&path) {
+                // Whoever finished the last blob in it has just taken the directory away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(failed("open", &path))?,
+            };
             file.lock().map_err(failed("lock", &path))?;
             // Its last writer may have finished and renamed it meanwhile.
             if is_at(&file, &path) {
@@ -146,6 +148,27 @@ mod tests {
         partial.finish(&layout, &descriptor, Sync::Yes).unwrap();
         assert_eq!(fs::read(layout.blob_path(&descriptor.digest)).unwrap(), b"hello world");
         assert!(!layout.path().join(DIRECTORY).exists());
+    }
+
+    #[test]
+    fn the_directory_may_come_and_go() {
+        let (_directory, layout, _) = blob();
+        std::thread::scope(|scope| {
+            for thread in 0..4_u32 {
+                let layout = &layout;
+                scope.spawn(move || {
+                    for number in 0..200_u32 {
+                        let bytes = (thread << 16 | number).to_le_bytes();
+                        let descriptor = Descriptor::of("x", &bytes);
+                        let mut partial = Partial::open(layout, &descriptor).unwrap();
+                        partial.write(&bytes).unwrap();
+                        partial.finish(layout, &descriptor, Sync::No).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(!layout.path().join(DIRECTORY).exists());
+        assert_eq!(layout.path().join("blobs/sha256").read_dir().unwrap().count(), 800);
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Supervisor {
             Place::Ptmx => Found::Ptmx,
             Place::Terminal(number) => Found::Terminal(*number),
             Place::Device(name) => match (self.devices, name.as_slice()) {
-                (Devices::Placeholders, b"null" | b"zero" | b"full" | b"random" | b"urandom") => {
+                (Devices::Placeholders, b"null" | b"zero" | b"full" | b"random" | b"urandom" | b"tty") => {
                     Found::Device(
                         CString::new([b"/dev/", name.as_slice()].concat()).map_err(|_| Errno::INVAL)?,
                     )
@@ -232,6 +232,8 @@ impl Supervisor {
             Found::Inside(path) => self.open_inside(&path, how, &caller)?,
             Found::Ptmx => caller.act(|| self.terminals.make(flags))?,
             Found::Terminal(number) => self.terminals.open(number, flags)?,
+            // No process of a step has a controlling terminal.
+            Found::Device(path) if path.as_c_str() == c"/dev/tty" => return Err(Errno::NXIO),
             Found::Device(path) => {
                 let flags = flags & (OFlags::ACCMODE | OFlags::NONBLOCK) | OFlags::CLOEXEC | OFlags::NOCTTY;
                 rustix::fs::open(path, flags, Mode::empty())?
