@@ -316,3 +316,30 @@ fn verify(world: &World, store: &Path) {
     command.args(["store", "verify", "--root"]).arg(store);
     Run::of(command.output().expect("rbuild starts")).success();
 }
+
+/// What a compiler kept is there in a store that never saw it.
+#[test]
+fn cache_mounts_go_through_a_registry() {
+    let Some(lab) = Lab::new() else { return };
+    lab.write(
+        "FROM @/busybox\nARG N\nRUN --mount=type=cache,target=/m,id=count echo $N >> /m/count; ln -sf count /m/link; \
+         chmod 640 /m/count; touch -t 202009131226.40 /m/count; cat /m/link > /out; stat -c %a:%Y /m/count >> /out\n",
+    );
+    let (to, from) = (["--cache-mounts-to", "@/mounts"], ["--cache-mounts-from", "@/mounts"]);
+    for (store, number, flags) in [("a", "1", vec![to]), ("b", "2", vec![from, to]), ("c", "3", vec![from])] {
+        let argument = format!("N={number}");
+        let mut args = flags.concat();
+        args.extend(["-o", "type=local,dest=../out", "--build-arg", &argument]);
+        let run = lab.build(store, &args).success();
+        assert!(!run.stderr.contains("warning"), "{store}: {}", run.stderr);
+    }
+    let out = std::fs::read_to_string(lab.world.path("out/out")).expect("a file");
+    assert_eq!(out, "1\n2\n3\n640:1600000000\n");
+    // What the store has is not asked for.
+    let since = lab.registry.log().len();
+    let args = ["--cache-mounts-from", "@/mounts", "-o", "type=local,dest=../out", "--build-arg", "N=4"];
+    lab.build("c", &args).success();
+    assert!(!lab.registry.requests().iter().skip(since).any(|line| line.contains("/mounts/")));
+    let out = std::fs::read_to_string(lab.world.path("out/out")).expect("a file");
+    assert_eq!(out, "1\n2\n3\n4\n640:1600000000\n");
+}

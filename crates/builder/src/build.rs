@@ -14,7 +14,7 @@ use rbuild_sandbox::{Cancel, Secret};
 
 use crate::binfmt;
 use crate::built::Built;
-use crate::cache::remote::RemoteCache;
+use crate::cache::remote::{RemoteCache, SavedMounts};
 use crate::context::{ContextDir, NamedContext};
 use crate::devices;
 use crate::error::BuildError;
@@ -176,6 +176,7 @@ impl Build {
         self.announce(&plan);
 
         let epoch = self.options.source_date_epoch.or(plan.source_date_epoch);
+        let mounts = (self.options.cache_mounts_from.as_slice(), self.options.cache_mounts_to.as_slice());
         let executor = Arc::new(Executor::new(ExecutorSettings {
             options: self.options.clone(),
             store: store.clone(),
@@ -184,6 +185,7 @@ impl Build {
             remotes,
             layers: outputs.layers(epoch),
             elsewhere,
+            saved_mounts: SavedMounts::new(mounts, self.client.as_ref(), &store, &self.on_event),
             clock: Clock::new(epoch),
             on_event: Arc::clone(&self.on_event),
             cancel: self.cancel.clone(),
@@ -203,7 +205,12 @@ impl Build {
             }
         };
         let layers = product.tree().layers.iter().map(|layer| layer.digest).collect();
-        self.cancellable(executor.elsewhere().write(&layers, &outputs.pushed())).await?;
+        let worker = Arc::clone(&executor);
+        let saved = tokio::task::spawn_blocking(move || worker.saved_mounts().save());
+        let pushed = outputs.pushed();
+        let shared = executor.elsewhere().write(&layers, &pushed);
+        let (saved, ()) = self.cancellable(futures_util::future::join(saved, shared)).await?;
+        saved.map_err(|_| BuildError::Cancelled)?;
         let built = Built::new(&product, &outputs, written, started.elapsed());
         (self.on_event)(built.done());
         Ok(built)

@@ -11,7 +11,7 @@ use rbuild_image::Platform;
 use rbuild_layers::Limits;
 use rbuild_sandbox::{Isolation, Secret};
 
-use crate::cache::remote::{CacheExport, CacheImport};
+use crate::cache::remote::{CacheExport, CacheImport, CachePlace};
 use crate::context::{Git, GitRef, NamedContext};
 use crate::export::Output;
 use crate::plan::{Entitlement, Network, Surroundings};
@@ -220,6 +220,10 @@ pub struct BuildOptions {
     pub cache_from: Vec<CacheImport>,
     /// Caches elsewhere that are written once the image is done.
     pub cache_to: Vec<CacheExport>,
+    /// Where cache mounts that the store lacks are brought from, the first that has one.
+    pub cache_mounts_from: Vec<CachePlace>,
+    /// Where the cache mounts that steps used are kept, once the image is done.
+    pub cache_mounts_to: Vec<CachePlace>,
     /// Whether names in the store are looked up again.
     pub pull: Pull,
     /// The isolation of RUN; `None` is the strongest that works.

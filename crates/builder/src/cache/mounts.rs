@@ -5,11 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rbuild_image::Digest;
 use rbuild_layers::{Changes, Kind, Meta, Scratch, Store, Time, View, apply};
 use rbuild_sandbox::Cancel;
 
 use super::content;
 use super::key::KeyHasher;
+use super::remote::SavedMounts;
 use crate::plan::{CacheMount, Sharing};
 
 /// Private copies of one cache directory that may be in use at the same time.
@@ -42,6 +44,8 @@ pub(crate) struct Request<'a> {
     /// The time of a directory that is new.
     pub now: Time,
     pub cancel: &'a Cancel,
+    /// Where one that is new may come from.
+    pub saved: &'a SavedMounts,
 }
 
 /// A cache directory in use.
@@ -97,9 +101,11 @@ pub(crate) fn open(
     };
     store.mark_mount(&name)?;
     let path = base.join(&name);
+    let identity = identity(mount, content)?;
     if !path.is_dir() {
-        make(request, mount, content, &path)?;
+        make(request, (mount, &identity), content, &path)?;
     }
+    request.saved.note(identity, path.clone());
     Ok(CacheDirectory { path, lock })
 }
 
@@ -120,6 +126,21 @@ fn name(store: &Store, mount: &CacheMount, content: Option<&Changes>) -> Result<
     Ok(hasher.finish().hex())
 }
 
+/// What a cache is, wherever it is: which one, what a new one looks like, and what it starts with.
+fn identity(mount: &CacheMount, content: Option<&Changes>) -> Result<Digest, Cause> {
+    let mut hasher = KeyHasher::new("rbuild cache mount elsewhere");
+    let content = content.map(content::digest).transpose()?;
+    hasher
+        .text(&mount.id)
+        .number(u64::from(mount.mode))
+        .number(u64::from(mount.uid))
+        .number(u64::from(mount.gid))
+        .option(content, |hasher, digest| {
+            hasher.digest(&digest);
+        });
+    Ok(hasher.finish())
+}
+
 fn wait_for(lock: &File, take: fn(&File) -> Result<(), TryLockError>, cancel: &Cancel) -> io::Result<()> {
     loop {
         match take(lock) {
@@ -137,13 +158,14 @@ fn wait_for(lock: &File, take: fn(&File) -> Result<(), TryLockError>, cancel: &C
 /// all. What it starts from keeps its own owner and mode, as in BuildKit.
 fn make(
     request: &Request<'_>,
-    mount: &CacheMount,
+    (mount, identity): (&CacheMount, &Digest),
     content: Option<&Changes>,
     path: &Path,
 ) -> Result<(), Cause> {
-    let scratch = match content {
-        Some(content) => copied(request.store, content)?,
-        None => {
+    let scratch = match (request.saved.restore(identity), content) {
+        (Some(restored), _) => restored,
+        (None, Some(content)) => copied(request.store, content)?,
+        (None, None) => {
             let scratch = request.store.scratch()?;
             let root = scratch.root()?;
             root.create_dir(Path::new(CONTENT))?;

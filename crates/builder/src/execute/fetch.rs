@@ -7,7 +7,7 @@ use rbuild_layers::{Active, Changes, SnapshotError, Snapshotter, View};
 use rbuild_sandbox::RootfsForm;
 
 use super::{Executor, StepError};
-use crate::cache::remote::RemoteCache;
+use crate::cache::remote::{RemoteCache, SavedMounts};
 use crate::images::BaseImage;
 
 impl Executor {
@@ -72,6 +72,11 @@ impl Executor {
     /// The caches elsewhere.
     pub(crate) fn elsewhere(&self) -> &RemoteCache {
         &self.settings.elsewhere
+    }
+
+    /// Cache mounts elsewhere.
+    pub(crate) fn saved_mounts(&self) -> &SavedMounts {
+        &self.settings.saved_mounts
     }
 
     /// How new layers are made, as caches tell layers apart.

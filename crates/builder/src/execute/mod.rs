@@ -59,7 +59,7 @@ use crate::cache::content::{self, Seen};
 use crate::cache::inputs::StepInputs;
 use crate::cache::key::KeyHasher;
 use crate::cache::local::{LocalCache, StepResult};
-use crate::cache::remote::{CacheScope, Hit, RemoteCache};
+use crate::cache::remote::{CacheScope, Hit, RemoteCache, SavedMounts};
 use crate::context::ContextDir;
 use crate::error::BuildError;
 use crate::event::{Event, StepId};
@@ -82,6 +82,7 @@ pub(crate) struct ExecutorSettings {
     pub remotes: Arc<Remotes>,
     pub layers: LayerOptions,
     pub elsewhere: RemoteCache,
+    pub saved_mounts: SavedMounts,
     pub clock: Clock,
     pub on_event: OnEvent,
     pub cancel: Cancel,

@@ -219,6 +219,7 @@ impl Preparation<'_> {
             held: &self.caches,
             now,
             cancel: self.executor.cancel(),
+            saved: self.executor.saved_mounts(),
         };
         let opened = cache::open(&request, mount, content.as_ref());
         let directory = opened.map_err(|error| mount_error(&mount.target, error))?;

@@ -16,6 +16,14 @@ pub(crate) struct CacheArgs {
     /// scope=NAME under a name of their own; or type=inline, in the image (repeatable)
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
+    /// Bring cache mounts that the store lacks from a registry's NAME, ./DIR, type=registry,ref=NAME or type=local,src=DIR
+    /// (repeatable)
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_mounts_from: Vec<String>,
+    /// Keep the cache mounts that steps used in a registry's NAME, ./DIR, type=registry,ref=NAME or type=local,dest=DIR
+    /// (repeatable)
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_mounts_to: Vec<String>,
 }
 
 /// `rbuild cache`.

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use rbuild_builder::cache::remote::CacheImport;
+use rbuild_builder::cache::remote::{CacheImport, CachePlace};
 use rbuild_builder::context::{Git, GitRef, NamedContext, WrittenIn};
 use rbuild_builder::export::{Output, OutputKind};
 use rbuild_builder::options::{BuildOptions, CacheUse, Context, DockerfileSource, Pull, Push};
@@ -63,6 +63,8 @@ impl BuildSettings {
             },
             cache_from: caches(&args.cache.cache_from)?,
             cache_to: args.cache.cache_to.iter().map(|text| cache::export(text)).collect::<Result<_, _>>()?,
+            cache_mounts_from: mounts("--cache-mounts-from", "src", &args.cache.cache_mounts_from)?,
+            cache_mounts_to: mounts("--cache-mounts-to", "dest", &args.cache.cache_mounts_to)?,
             cache: if args.no_cache { CacheUse::Ignore } else { CacheUse::Use },
             no_cache_stages: args.no_cache_filter.iter().map(|name| name.trim().to_owned()).collect(),
             explain: args.explain,
@@ -112,6 +114,10 @@ fn refuse(args: &RefusedArgs) -> Result<(), Usage> {
         false => Err(Usage::new("--attest is not supported yet")),
         true => Ok(()),
     }
+}
+
+fn mounts(option: &str, directory: &str, list: &[String]) -> Result<Vec<CachePlace>, Usage> {
+    list.iter().map(|text| cache::mounts(option, directory, text)).collect()
 }
 
 fn caches(list: &[String]) -> Result<Vec<CacheImport>, Usage> {

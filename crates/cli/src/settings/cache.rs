@@ -107,6 +107,20 @@ pub(super) fn export(text: &str) -> Result<CacheExport, Usage> {
     Ok(CacheExport::Place { place, scope, mode })
 }
 
+/// Reads one `--cache-mounts-from` or `--cache-mounts-to`, whose directories are called `directory`.
+pub(super) fn mounts(option: &str, directory: &str, text: &str) -> Result<CachePlace, Usage> {
+    if !text.contains('=') {
+        return place_of(text, None).map(|(place, _)| place);
+    }
+    let mut keys = Keys::parse(option, text)?;
+    let kind = kind(option, &mut keys)?;
+    let inline = || Usage::new(format!("{option} type=inline is not known"));
+    let place = place(option, &kind, &mut keys, directory)?.ok_or_else(inline)?;
+    check(option, &place, &CacheScope::default())?;
+    keys.finish(option)?;
+    Ok(place)
+}
+
 /// Reads the cache that `rbuild cache` is about.
 pub(crate) fn place_of(text: &str, scope_name: Option<&str>) -> Result<(CachePlace, CacheScope), Usage> {
     let place = match super::split_layout(text) {
@@ -226,6 +240,11 @@ mod tests {
         );
         let digest = format!("r.io/a@sha256:{}", "0".repeat(64));
         check(from(&digest), &format!("--cache-from {digest}: a cache has a tag, no digest"));
+        let mounts = |text: &str| mounts("--cache-mounts-to", "dest", text).map(drop);
+        check(mounts("type=inline"), "--cache-mounts-to type=inline is not known");
+        check(mounts("type=local,src=a"), "--cache-mounts-to type=local needs dest=DIRECTORY");
+        assert!(mounts("type=registry,ref=a,mode=max").is_err());
+        assert!(mounts("./a").is_ok() && mounts("r.io/a").is_ok() && mounts("type=local,dest=a").is_ok());
         assert!(to("type=registry,ref=a,scope=a/b").is_err());
         assert!(to("type=registry,ref=a,colour=red").is_err());
         assert!(to(&format!("type=registry,ref=a:{}", "t".repeat(100))).is_err());

@@ -12,6 +12,7 @@ mod inline;
 mod options;
 mod prune;
 mod repository;
+mod saved;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ pub use index::ForeignCache;
 pub use options::{CacheExport, CacheImport, CacheMode, CachePlace, CacheScope, ScopeError};
 pub use prune::{ManifestRemoval, PrunePolicy, Pruned, prune};
 pub use repository::RemoteCacheError;
+pub(crate) use saved::SavedMounts;
 
 use super::local::StepResult;
 use crate::build::OnEvent;

@@ -138,6 +138,15 @@ impl CacheRepository {
         &self.name
     }
 
+    /// The name of a cache mount.
+    ///
+    /// # Errors
+    /// The tag is too long for that.
+    pub(crate) fn mount_name(&self, mount: &Digest) -> Result<Reference, ReferenceError> {
+        self.name.with_tag(&format!("{}.m-{}", self.name.tag().unwrap_or("latest"), mount.hex()))
+    }
+
+    /// Whose entries.
     pub(crate) fn scope(&self) -> &CacheScope {
         &self.scope
     }
