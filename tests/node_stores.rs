@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 use crate::archive::Archive;
 use crate::hostile_layers::{Fate, look, rows};
 use crate::node::{Containerd, Serving, await_socket, policy};
-use crate::support::World;
+use crate::support::{Mounted, Run, World, have, is_root, skipped};
 
 /// A service over one store, and a registry in this process.
 struct Node {
@@ -378,4 +378,47 @@ fn killed_pulls_go_on_where_they_were() {
         }
         std::fs::remove_dir_all(&layout).expect("our own layout");
     }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_no_end() {
+    let world = World::new();
+    if !is_root("mounting a small file system needs root") || !have("nsenter") {
+        return;
+    }
+    let small = world.path("small");
+    std::fs::create_dir(&small).expect("a folder");
+    let Some(mounted) = Mounted::new(&format!("mount -t tmpfs -o size=12m tmpfs {}", small.display())) else {
+        return skipped("nothing can be mounted here");
+    };
+    let runtime = Runtime::new().expect("a runtime");
+    let registry = runtime.block_on(Registry::start(Options::default()));
+    let policy = policy(&world);
+    let pull = |image: &str| {
+        let mut command = mounted.command(0, env!("CARGO_BIN_EXE_rbuild"));
+        command.args(["pull", "-q", "--policy", &policy, "--unpack", "--into", "own"]);
+        command.arg("--root").arg(small.join("store")).arg(format!("{}/{image}:1", registry.host()));
+        Run::of(command.output().expect("rbuild starts"))
+    };
+    // What will not fit is not begun.
+    let large = layer(1, 16 << 20);
+    registry.put_image("large", "1", std::slice::from_ref(&large));
+    pull("large").exits(1).says("bytes free");
+    assert_eq!(registry.count(Method::GET, &format!("/blobs/{}", Digest::of(&large))), 0);
+    // Of this one nobody can know before.
+    let mut archive =
+        tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(24 << 20);
+    header.set_mode(0o644);
+    let content = std::io::Read::take(std::io::repeat(b'x'), 24 << 20);
+    archive.append_data(&mut header, "file", content).expect("an entry");
+    let swelling = archive.into_inner().and_then(|gzip| gzip.finish()).expect("an archive");
+    registry.put_image("swelling", "1", &[swelling.into()]);
+    let full = pull("swelling");
+    assert_ne!(full.code, 0, "{}", full.stderr);
+    full.says("No space left on device");
+    // What it had written is gone again.
+    registry.put_image("app", "1", &[layer(2, 1 << 20)]);
+    pull("app").success();
 }
