@@ -43,7 +43,7 @@ pub type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
 #[must_use = "a build does nothing before it is run"]
 pub struct Build {
     pub(crate) options: BuildOptions,
-    store: Option<Store>,
+    pub(crate) store: Option<Store>,
     pub(crate) client: Option<Client>,
     on_event: OnEvent,
     cancel: Cancel,

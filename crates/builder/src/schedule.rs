@@ -221,7 +221,7 @@ impl<'a> Schedule<'a> {
                 let layer = self.executor.base_layer(&base);
                 let failed =
                     |source| BuildError::BaseTree { name: request.name.clone(), source: Box::new(source) };
-                if let Some(Made { layer, created, cached }) = layer.map_err(failed)? {
+                if let Some(Made { layer, created, cached, .. }) = layer.map_err(failed)? {
                     stage.is_cached &= cached;
                     let created_by = Some(format!("FROM {}", request.name));
                     let comment = Some("buildkit.exporter.image.v0".to_owned());
