@@ -46,6 +46,12 @@ const NOTE_AGE: Duration = Duration::from_secs(3600);
 /// Merges that others undo are done again so many times; after that the note speaks for itself.
 const MERGES: usize = 4;
 
+/// Entries that a registry refuses are sent so many times.
+const SENDS: usize = 5;
+
+/// How long after the first time; each wait is twice as long as the last.
+const FIRST_DELAY: Duration = Duration::from_millis(200);
+
 /// Requests at the same time.
 const PARALLEL: usize = 4;
 
@@ -232,7 +238,7 @@ impl CacheRepository {
             Kept::Registry(remote) => {
                 let name = CachePlace::note(&self.name, &note.descriptor.digest)?;
                 let options = CopyOptions { tags: vec![name], ..CopyOptions::default() };
-                copy_manifest(source, &*sink, note, &options).await?;
+                send(source, &*sink, &note, &options).await?;
                 self.merge_notes(remote, &entries).await
             }
             Kept::Directory(layout) => {
@@ -357,6 +363,29 @@ impl CacheRepository {
         let _lock = locked.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)?;
         self.change(change).await
     }
+}
+
+/// Copies entries. A registry that takes one blob of several writers at once, as the config that all entries share, may not see
+/// it for a moment (distribution refuses the manifest with MANIFEST_BLOB_UNKNOWN).
+async fn send(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    note: &Resolved,
+    options: &CopyOptions,
+) -> Result<(), CopyError> {
+    let mut delay = FIRST_DELAY;
+    for _ in 1..SENDS {
+        match copy_manifest(source, sink, note.clone(), options).await {
+            Err(CopyError::Store(error))
+                if matches!(error.kind(), StoreErrorKind::Other | StoreErrorKind::NotFound) =>
+            {
+                tokio::time::sleep(delay).await;
+                delay *= 2;
+            }
+            sent => return sent.map(drop),
+        }
+    }
+    copy_manifest(source, sink, note.clone(), options).await.map(drop)
 }
 
 fn lock(path: &Path) -> std::io::Result<File> {

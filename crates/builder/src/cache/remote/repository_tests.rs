@@ -172,3 +172,13 @@ async fn what_is_not_ours_is_left_alone() {
     assert!(matches!(outcome, Err(RemoteCacheError::Foreign(_))), "{outcome:?}");
     assert_eq!(registry.manifest("team/cache", "main"), before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_is_not_seen_for_a_moment_is_waited_for() {
+    let registry = Registry::start(Options::default()).await;
+    let unknown = rbuild_test_registry::Act::answer(400);
+    registry.fault(Fault::on("PUT", "/manifests/sha256:").act(unknown).times(2));
+    let names = names(3);
+    add(&place(&registry), &names).await.expect("written");
+    assert_eq!(keys(&place(&registry)).await, expected(&names));
+}
