@@ -11,7 +11,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 import image  # noqa: E402
 
 HERE = os.path.dirname(os.path.realpath(__file__))
-KINDS = ("privileged", "root-unconfined", "hostusers-false", "hostusers-false-admin", "root-default", "nonroot-unconfined")
+KINDS = ("privileged", "root-unconfined", "hostusers-false", "hostusers-false-admin", "root-default", "nonroot-unconfined",
+         "restricted=supervised")
 # What two installations of the same packages never share: logs, caches with times, random keys, a database's files, the last change
 # of a password.
 VARYING = re.compile(
@@ -21,13 +22,15 @@ VARYING = re.compile(
 
 def build(args, kind, volume):
     """Builds and pushes in a pod; the reference that was pushed, the isolation, the seconds and the outcome."""
+    kind, _, isolation = kind.partition("=")
+    isolation = isolation or args.isolation
     name = f"{args.repository}/{kind}{'' if volume else '-no-volume'}"
     store = "/scratch/store" if volume else "/var/tmp/store"
     command = [
         args.pods, kind, "-v", f"{os.path.dirname(args.rbuild)}:/rbuild:ro", "-v", f"{HERE}/image:/context:ro",
         "-e", f"RBUILD_ROOT={store}", "-e", "HOME=/tmp", *([] if volume else ["--no-scratch"]), "--",
         "/rbuild/" + os.path.basename(args.rbuild), "--progress", "plain", "--build-arg", f"BASE={args.base}",
-        *(["--isolation", args.isolation] if args.isolation else []), "-t", f"{args.registry}/{name}:1", "/context",
+        *(["--isolation", isolation] if isolation else []), "-t", f"{args.registry}/{name}:1", "/context",
     ]
     start = time.monotonic()
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -68,7 +71,7 @@ def main():
     parser.add_argument("--registry", default="127.0.0.1:5000")
     parser.add_argument("--base", default="127.0.0.1:5000/library/debian:bookworm")
     parser.add_argument("--repository", default="pods")
-    parser.add_argument("--isolation", help="force one")
+    parser.add_argument("--isolation", help="force one; KIND=ISOLATION among the kinds does for that")
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--volumes", default="with,without", help="with a volume for the store, without, or both")
     parser.add_argument("--logs", default="/tmp")

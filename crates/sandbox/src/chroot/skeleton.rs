@@ -49,10 +49,18 @@ const DIRECTORIES: [(&str, u32); 11] = [
     ("dev/shm", 0o1777),
 ];
 
+/// The mounts that a step would have. Some programs refuse to go on without a `/proc`.
+const MOUNTS: &str = "overlay / overlay rw,relatime 0 0\n\
+                      proc /proc proc rw,nosuid,nodev,noexec,relatime 0 0\n\
+                      sysfs /sys sysfs ro,nosuid,nodev,noexec,relatime 0 0\n";
+const MOUNT_TABLE: &str = "1 0 0:1 / / rw,relatime - overlay overlay rw\n\
+                           2 1 0:2 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw\n\
+                           3 1 0:3 / /sys ro,nosuid,nodev,noexec,relatime - sysfs sysfs ro\n";
+
 /// Path, content and mode. What is written to `/dev/stdout` by way of the kernel alone is lost, not refused.
 const FILES: [(&str, &str, u32); 13] = [
-    ("proc/.self/mounts", "overlay / overlay rw,relatime 0 0\n", 0o444),
-    ("proc/.self/mountinfo", "1 0 0:1 / / rw,relatime - overlay overlay rw\n", 0o444),
+    ("proc/.self/mounts", MOUNTS, 0o444),
+    ("proc/.self/mountinfo", MOUNT_TABLE, 0o444),
     ("proc/.self/cgroup", "0::/\n", 0o444),
     ("proc/.self/cmdline", "", 0o444),
     ("proc/.self/comm", "", 0o644),

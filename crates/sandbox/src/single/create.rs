@@ -293,7 +293,11 @@ impl Single {
             return Ok(());
         }
         let has = Mode::from_raw_mode(stat.st_mode);
-        // A set-group-id directory makes others.
+        // mkdir(2) takes no set-id bits, but a set-group-id directory makes others.
+        let wish = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => wish.difference(Mode::SUID | Mode::SGID),
+            _ => wish,
+        };
         let wanted = wish.difference(mask) | has & Mode::SGID;
         if has == wanted { Ok(()) } else { rustix::fs::chmod(descriptor_path(file), wanted) }
     }

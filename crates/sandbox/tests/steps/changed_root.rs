@@ -33,7 +33,7 @@ fn proc_shows_the_caller() {
     lab.check("test $(readlink /proc/self) -gt 1 && readlink /proc/$$/exe", "/bin/busybox\n");
     lab.check("cd /tmp && readlink /proc/self/cwd; readlink /proc/self/root", "/tmp\n/\n");
     lab.check("head -n 1 /proc/self/status", "Name:\thead\n");
-    lab.check("cat /proc/mounts", "overlay / overlay rw,relatime 0 0\n");
+    lab.check("head -n 1 /proc/mounts", "overlay / overlay rw,relatime 0 0\n");
     lab.check(
         "grep -q MemTotal /proc/meminfo && test -e /proc/self/fd/1 && test -d /proc/self && echo yes",
         "yes\n",
@@ -60,7 +60,10 @@ fn streams_have_names() {
 #[test]
 fn symlinks_lead_into_proc() {
     let Some(lab) = lab() else { return };
-    lab.check("ln -s ../proc/self/mounts /etc/mtab; cat /etc/mtab", "overlay / overlay rw,relatime 0 0\n");
+    lab.check(
+        "ln -s ../proc/self/mounts /etc/mtab; head -n 1 /etc/mtab",
+        "overlay / overlay rw,relatime 0 0\n",
+    );
     lab.check(
         "ln -s ../proc/self/status /s; head -n 1 /s; cat /proc/self/root/proc/self/comm",
         "Name:\thead\ncat\n",
