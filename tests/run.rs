@@ -214,6 +214,9 @@ fn a_host_that_cannot_run_says_so_before_the_first_step() {
         .says("cannot run RUN steps on this host")
         .says("choose another isolation");
     assert!(!run.stderr.contains("COPY"), "{}", run.stderr);
+    let args = ["--isolation", "userns-single", "--progress", "plain", "--output", "type=cacheonly", "."];
+    let run = world.rbuild(&args).exits(4).says("in this store files have their own");
+    assert!(!run.stderr.contains("COPY"), "{}", run.stderr);
     world.dockerfile("FROM scratch\nCOPY a /\n");
     world.rbuild(&args).success();
 }

@@ -97,6 +97,15 @@ pub enum BuildError {
         /// The isolation in use.
         isolation: Isolation,
     },
+    /// The isolation is for users who cannot give files away, and this one can.
+    #[error(
+        "isolation {isolation} records the owners of files, and in this store files have their own; \
+         choose another isolation, or build as a user who is not root"
+    )]
+    Owners {
+        /// The isolation that was asked for.
+        isolation: Isolation,
+    },
     /// A step failed.
     #[error(transparent)]
     Step(Box<FailedStep>),
@@ -236,7 +245,11 @@ impl BuildError {
             | Self::NamedContext(_)
             | Self::Option { .. } => Failure::Usage,
             Self::Resolve(_) | Self::Push { .. } => Failure::Registry,
-            Self::Isolation(_) | Self::Limit(_) | Self::Cgroup(_) | Self::Confinement { .. } => Failure::Host,
+            Self::Isolation(_)
+            | Self::Limit(_)
+            | Self::Cgroup(_)
+            | Self::Confinement { .. }
+            | Self::Owners { .. } => Failure::Host,
             Self::Cancelled => Failure::Cancelled,
             Self::Step(failed) => match failed.source {
                 StepError::Fetch { .. } => Failure::Registry,

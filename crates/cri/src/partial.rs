@@ -37,8 +37,10 @@ impl Partial {
         let directory = layout.path().join(DIRECTORY);
         let path = directory.join(descriptor.digest.hex());
         let mut file = loop {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-            made.map_err(failed("make directory", &directory))?;
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(failed("make directory", &directory))?,
+            }
             let file = match File::options().create(true).read(true).append(true).open(&path) {
                 // Whoever finished the last blob in it has just taken the directory away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -234,7 +234,7 @@ impl Executor {
     /// The sandbox for RUN, found and announced when it is first asked for.
     ///
     /// # Errors
-    /// No isolation works on this host, or steps cannot run in the cgroup that is asked for.
+    /// No isolation works on this host or with this store, or steps cannot run in the cgroup that is asked for.
     pub(crate) fn sandbox(&self) -> Result<&Sandbox, BuildError> {
         let _detection = self.detection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sandbox) = self.sandbox.get() {
@@ -246,6 +246,10 @@ impl Executor {
             Some(isolation) => Sandbox::forced(isolation, scratch)?,
             None => Sandbox::detect(scratch)?,
         };
+        let records = sandbox.ownership() == rbuild_sandbox::Ownership::Recorded;
+        if records && self.store().ownership()? == rbuild_layers::Ownership::Native {
+            return Err(BuildError::Owners { isolation: sandbox.isolation() });
+        }
         let sandbox = match &self.settings.options.cgroup_parent {
             Some(parent) => sandbox.in_cgroup(CgroupParent::open(parent)?)?,
             None => sandbox,

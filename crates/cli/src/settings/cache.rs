@@ -48,8 +48,9 @@ impl Keys {
 pub(super) fn import(text: &str) -> Result<Vec<CacheImport>, Usage> {
     const OPTION: &str = "--cache-from";
     if !text.contains('=') {
-        let place = CachePlace::Registry(super::reference(text)?);
-        return Ok(vec![CacheImport { place, scope: CacheScope::default() }]);
+        let (place, scope) = (CachePlace::Registry(super::reference(text)?), CacheScope::default());
+        check(OPTION, &place, &scope)?;
+        return Ok(vec![CacheImport { place, scope }]);
     }
     let mut keys = Keys::parse(OPTION, text)?;
     let kind = kind(OPTION, &mut keys)?;
@@ -72,8 +73,9 @@ pub(super) fn import(text: &str) -> Result<Vec<CacheImport>, Usage> {
 pub(super) fn export(text: &str) -> Result<CacheExport, Usage> {
     const OPTION: &str = "--cache-to";
     if !text.contains('=') && text != "inline" {
-        let place = CachePlace::Registry(super::reference(text)?);
-        return Ok(CacheExport::Place { place, scope: CacheScope::default(), mode: CacheMode::Min });
+        let (place, scope) = (CachePlace::Registry(super::reference(text)?), CacheScope::default());
+        check(OPTION, &place, &scope)?;
+        return Ok(CacheExport::Place { place, scope, mode: CacheMode::Min });
     }
     let text = if text == "inline" { "type=inline" } else { text };
     let mut keys = Keys::parse(OPTION, text)?;
@@ -125,6 +127,8 @@ pub(super) fn mounts(option: &str, directory: &str, text: &str) -> Result<CacheP
 pub(crate) fn place_of(text: &str, scope_name: Option<&str>) -> Result<(CachePlace, CacheScope), Usage> {
     let place = match super::split_layout(text) {
         (Some(directory), None) => CachePlace::Directory(directory.into()),
+        // no name of a repository begins so, and the first write makes the directory
+        _ if text.starts_with(['.', '/']) => CachePlace::Directory(text.into()),
         _ => CachePlace::Registry(super::reference(text)?),
     };
     let scope = scope_name.map_or_else(|| Ok(CacheScope::default()), |name| scope("--scope", name))?;
