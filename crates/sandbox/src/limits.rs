@@ -2,9 +2,8 @@
 
 use thiserror::Error;
 
-use crate::prepare;
 use crate::probe;
-use crate::process::Rlimit;
+use crate::process::{Resource, Rlimit};
 use crate::sandbox::Sandbox;
 
 /// A hard limit that the steps of a sandbox cannot be given.
@@ -34,7 +33,7 @@ impl Sandbox {
     /// [`LimitRefused`]: the first one that cannot be had.
     pub fn check_limits(&self, limits: &[Rlimit]) -> Result<(), LimitRefused> {
         for limit in limits {
-            let own = rustix::process::getrlimit(prepare::limit(limit).0).maximum;
+            let own = rustix::process::getrlimit(in_kernel(limit).0).maximum;
             let is_within = limit.hard.unwrap_or(u64::MAX) <= own.unwrap_or(u64::MAX);
             if !is_within && probe::rehearse(self.setting(), &[*limit]).is_err() {
                 return Err(LimitRefused { name: limit.resource.name(), asked: limit.hard, allowed: own });
@@ -42,4 +41,27 @@ impl Sandbox {
         }
         Ok(())
     }
+}
+
+/// Returns a limit as the kernel has it.
+pub(crate) fn in_kernel(limit: &Rlimit) -> (rustix::process::Resource, rustix::process::Rlimit) {
+    use rustix::process::Resource as Kernel;
+    let resource = match limit.resource {
+        Resource::Core => Kernel::Core,
+        Resource::Cpu => Kernel::Cpu,
+        Resource::Data => Kernel::Data,
+        Resource::Fsize => Kernel::Fsize,
+        Resource::Locks => Kernel::Locks,
+        Resource::Memlock => Kernel::Memlock,
+        Resource::Msgqueue => Kernel::Msgqueue,
+        Resource::Nice => Kernel::Nice,
+        Resource::Nofile => Kernel::Nofile,
+        Resource::Nproc => Kernel::Nproc,
+        Resource::Rss => Kernel::Rss,
+        Resource::Rtprio => Kernel::Rtprio,
+        Resource::Rttime => Kernel::Rttime,
+        Resource::Sigpending => Kernel::Sigpending,
+        Resource::Stack => Kernel::Stack,
+    };
+    (resource, rustix::process::Rlimit { current: limit.soft, maximum: limit.hard })
 }

@@ -13,10 +13,11 @@ use crate::emulation;
 use crate::error::RunError;
 use crate::ids::IdRanges;
 use crate::isolation::Isolation;
+use crate::limits;
 use crate::mounts::{Access, Mount, MountKind, Rootfs, RootfsForm, Spec};
 use crate::overlay;
 use crate::own_program::OwnProgram;
-use crate::process::{Confinement, Network, Process, Resource, Rlimit};
+use crate::process::{Confinement, Network, Process};
 use crate::program::{
     Action, Credentials, Entry, Executable, Filesystem, Lookup, MemoryFile, Operation, Privileges, Program,
     Root, Supervision,
@@ -395,7 +396,7 @@ fn entry(
     walls: Walls,
 ) -> Result<Entry, RunError> {
     let user = &process.user;
-    let mut rlimits: Vec<_> = process.rlimits.iter().map(limit).collect();
+    let mut rlimits: Vec<_> = process.rlimits.iter().map(limits::in_kernel).collect();
     let credentials = match isolation {
         Isolation::UsernsSingle | Isolation::Supervised => {
             rlimits.retain(|(resource, _)| *resource != single::LIMIT);
@@ -468,29 +469,6 @@ fn search_path(process: &Process) -> impl Iterator<Item = PathBuf> {
         [] => PathBuf::from("."),
         directory => PathBuf::from(OsStr::from_bytes(directory)),
     })
-}
-
-/// Returns a limit as the kernel has it.
-pub(crate) fn limit(limit: &Rlimit) -> (rustix::process::Resource, rustix::process::Rlimit) {
-    use rustix::process::Resource as Kernel;
-    let resource = match limit.resource {
-        Resource::Core => Kernel::Core,
-        Resource::Cpu => Kernel::Cpu,
-        Resource::Data => Kernel::Data,
-        Resource::Fsize => Kernel::Fsize,
-        Resource::Locks => Kernel::Locks,
-        Resource::Memlock => Kernel::Memlock,
-        Resource::Msgqueue => Kernel::Msgqueue,
-        Resource::Nice => Kernel::Nice,
-        Resource::Nofile => Kernel::Nofile,
-        Resource::Nproc => Kernel::Nproc,
-        Resource::Rss => Kernel::Rss,
-        Resource::Rtprio => Kernel::Rtprio,
-        Resource::Rttime => Kernel::Rttime,
-        Resource::Sigpending => Kernel::Sigpending,
-        Resource::Stack => Kernel::Stack,
-    };
-    (resource, rustix::process::Rlimit { current: limit.soft, maximum: limit.hard })
 }
 
 /// Makes a path absolute: the child changes its working directory on the way.
