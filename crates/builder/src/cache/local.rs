@@ -38,7 +38,8 @@ impl StepResult {
 impl LocalCache {
     /// Looks into `store` for layers made with `options`.
     pub fn new(store: Store, options: &LayerOptions) -> Self {
-        let level = options.level.map_or_else(|| "default".to_owned(), |level| level.to_string());
+        // By its number: a later version with another default makes other layers.
+        let level = options.level.unwrap_or(options.compression.default_level());
         let clamp = options.clamp.map_or_else(|| "keep".to_owned(), |clamp| clamp.to_string());
         Self { store, variant: format!("{}-{level}-{clamp}", options.compression) }
     }

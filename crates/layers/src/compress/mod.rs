@@ -58,6 +58,13 @@ impl Compression {
         })
     }
 
+    /// Returns the level that is used when none is asked for.
+    #[must_use]
+    pub const fn default_level(self) -> u32 {
+        self.levels().1
+    }
+
+    /// The lowest, the default and the highest level.
     const fn levels(self) -> (u32, u32, u32) {
         match self {
             Self::None => (0, 0, 0),

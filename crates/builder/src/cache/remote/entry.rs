@@ -132,7 +132,7 @@ pub(crate) mod tests {
     pub(crate) fn entry(name: &str) -> CacheEntry {
         CacheEntry {
             keys: [Digest::of(name.as_bytes())].into(),
-            variant: "gzip-default-keep".to_owned(),
+            variant: "gzip-2-keep".to_owned(),
             result: StepResult {
                 descriptor: Descriptor::of(media_type::OCI_LAYER_GZIP, name.as_bytes()),
                 diff_id: DiffId(Digest::of(b"plain")),
